@@ -1,0 +1,23 @@
+/** Builds the package as npm would publish it, and asks publint and attw whether others can use it. */
+import { execFileSync, spawnSync } from "node:child_process"
+import { mkdtempSync, rmSync } from "node:fs"
+import { tmpdir } from "node:os"
+import { join } from "node:path"
+
+const run = (command: string, args: ReadonlyArray<string>): void => {
+  const { status } = spawnSync(command, args, { stdio: "inherit" })
+  if (status !== 0) {
+    process.exit(status ?? 1)
+  }
+}
+
+run("node", ["scripts/build.ts"])
+const folder = mkdtempSync(join(tmpdir(), "effect-events-package-"))
+process.once("exit", () => rmSync(folder, { recursive: true, force: true }))
+const packed = execFileSync("npm", ["pack", "--ignore-scripts", "--json", "--pack-destination", folder], {
+  encoding: "utf8",
+  stdio: ["ignore", "pipe", "ignore"]
+})
+const tarball = join(folder, JSON.parse(packed)[0].filename)
+run("publint", ["run", tarball, "--strict"])
+run("attw", [tarball, "--profile", "esm-only"])

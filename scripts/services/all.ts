@@ -1,0 +1,7 @@
+import { kafka } from "./kafka/service.ts"
+import { mariadb } from "./mariadb/service.ts"
+import { postgres } from "./postgres/service.ts"
+import { redis } from "./redis/service.ts"
+import type { Service } from "./service.ts"
+
+export const services: ReadonlyArray<Service> = [kafka, postgres, mariadb, redis]

@@ -1,0 +1,26 @@
+import { Kafka, logLevel } from "kafkajs"
+
+export interface Expectation {
+  /** This node must be among the live ones. */
+  readonly nodeId?: number | undefined
+}
+
+/** Says whether a live broker answers at one of `brokers`. */
+export const answers = async (brokers: ReadonlyArray<string>, expected: Expectation = {}): Promise<boolean> => {
+  const admin = new Kafka({
+    brokers: [...brokers],
+    logLevel: logLevel.NOTHING,
+    connectionTimeout: 1_000,
+    requestTimeout: 3_000,
+    retry: { retries: 0 }
+  }).admin()
+  try {
+    await admin.connect()
+    const cluster = await admin.describeCluster()
+    return cluster.brokers.some(({ nodeId }) => nodeId === (expected.nodeId ?? nodeId))
+  } catch {
+    return false
+  } finally {
+    await admin.disconnect().catch(() => {})
+  }
+}

@@ -1,0 +1,51 @@
+/**
+ * `npm test [-- VITEST ARGS...]`: everything. The checks of `npm run check`,
+ * the package, and all tests, on servers that are found or started for them.
+ *
+ * The last line counts the tests; a failed check and, with CI=true, a missing
+ * server count as one failure each.
+ */
+import { mkdtempSync, rmSync } from "node:fs"
+import { tmpdir } from "node:os"
+import { join } from "node:path"
+import { foreground } from "./foreground.ts"
+import { services } from "./services/all.ts"
+import { environment, missing, obtain, release } from "./services/obtain.ts"
+import { runSteps } from "./step.ts"
+import { packageStep, staticSteps, typeTests } from "./steps.ts"
+import { failures, none, ofTstyche, ofVitest, sum } from "./tally.ts"
+
+const obtaining = Promise.all(services.map((service) => obtain(service, { lifetime: "parent", port: "any" })))
+const steps = await runSteps([...staticSteps, packageStep])
+const obtained = await obtaining
+
+const folder = mkdtempSync(join(tmpdir(), "effect-events-report-"))
+const report = join(folder, "vitest.json")
+const exitCode = await foreground(
+  "vitest",
+  ["run", "--reporter=default", "--reporter=json", `--outputFile.json=${report}`, ...process.argv.slice(2)],
+  environment(obtained)
+)
+const lacking = missing(obtained)
+const tally = sum([
+  ofVitest(report, exitCode),
+  ...steps.map(({ output, passed, step }) => {
+    const counted = step === typeTests ? ofTstyche(output) : none
+    return passed || counted.failed > 0 ? counted : sum([counted, failures(1)])
+  }),
+  process.env.CI === "true" ? failures(lacking.length) : none
+])
+
+rmSync(folder, { recursive: true })
+await release(obtained)
+
+for (const { passed, step } of steps) {
+  if (!passed) {
+    console.log(`Failed: ${step.name} (see above)`)
+  }
+}
+for (const sentence of lacking) {
+  console.log(`${process.env.CI === "true" ? "Missing" : "Skipped what needs"} ${sentence}`)
+}
+console.log(`tests: ${tally.passed} passed, ${tally.failed} failed, ${tally.skipped} skipped`)
+process.exit(tally.failed === 0 ? 0 : 1)

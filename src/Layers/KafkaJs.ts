@@ -1,0 +1,226 @@
+/**
+ * The Layer that moves events over Apache Kafka with the client `kafkajs`.
+ *
+ * **When to use**
+ *
+ * Provide `layer` (or `layerConfig`) to the program whose `Publisher`,
+ * `Consumer` and `Outbox` are to speak to Kafka.
+ *
+ * **Details**
+ *
+ * An acknowledged event is on all in-sync replicas, once, in the order of
+ * its key, also when answers are lost and leaders move. A consumer that has
+ * to give its partitions back drains and commits before it does. Connections
+ * that go silent are replaced, and a broker that is away is waited for.
+ *
+ * @since 0.1.0
+ */
+import * as Config from "effect/Config"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
+import type * as Redacted from "effect/Redacted"
+import * as Schema from "effect/Schema"
+import type * as Scope from "effect/Scope"
+import type * as tls from "node:tls"
+import * as Broker from "../Broker.ts"
+import * as Admin from "./internal/kafkajs/admin.ts"
+import * as Cluster from "./internal/kafkajs/cluster.ts"
+import * as Connection from "./internal/kafkajs/connection.ts"
+import { firstConnect } from "./internal/kafkajs/firstConnect.ts"
+import * as Group from "./internal/kafkajs/group.ts"
+import * as Producer from "./internal/kafkajs/producer.ts"
+import type { Settings } from "./internal/kafkajs/settings.ts"
+import * as Tail from "./internal/kafkajs/tail.ts"
+
+/**
+ * How to log in to the brokers.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Sasl {
+  readonly mechanism: "plain" | "scram-sha-256" | "scram-sha-512"
+  readonly username: string
+  readonly password: Redacted.Redacted
+}
+
+/**
+ * How much one fetch may bring.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Fetch {
+  /**
+   * Bytes per partition and fetch. What the consumer cannot take at once is
+   * fetched again, so more is not faster. Default: 256 KiB.
+   */
+  readonly maxBytesPerPartition?: number | undefined
+  /** Bytes per fetch in all. Default: 10 MiB. */
+  readonly maxBytes?: number | undefined
+  /** How long a broker waits for new records before it answers with none. Default: 100 ms. */
+  readonly maxWait?: Duration.Input | undefined
+}
+
+/**
+ * Options of the Layer. Only `brokers` is required.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Options {
+  /** Addresses as `host:port`, of which one must answer at the start. */
+  readonly brokers: ReadonlyArray<string>
+  /** Name of this client in the brokers' logs and quotas. Default: `"effect-events"`. */
+  readonly clientId?: string | undefined
+  /** `ce_source` of events published through this Layer. Default: `clientId`. */
+  readonly source?: string | undefined
+  /** TLS: `true`, or options of `node:tls`. Default: off. */
+  readonly ssl?: boolean | tls.ConnectionOptions | undefined
+  /** Login. Default: none. */
+  readonly sasl?: Sasl | undefined
+  /** Put before the name of every topic in Kafka; programs see names without it. Default: none. */
+  readonly topicPrefix?: string | undefined
+  /** Limit of the first connect, which the Layer waits for. Default: 10 s. */
+  readonly connectTimeout?: Duration.Input | undefined
+  /** After this time without an answer a connection is replaced. Default: 10 s. */
+  readonly requestTimeout?: Duration.Input | undefined
+  /** How long leaders and partition counts are believed. Default: 5 s. */
+  readonly metadataMaxAge?: Duration.Input | undefined
+  /** A consumer that is not heard of for so long loses its partitions. Default: 30 s. */
+  readonly sessionTimeout?: Duration.Input | undefined
+  /**
+   * Time that the members of a group have for a rebalance; three fifths of it
+   * are for finishing what runs. Default: 60 s.
+   */
+  readonly rebalanceTimeout?: Duration.Input | undefined
+  /** How often a consumer says that it lives. Default: 3 s. */
+  readonly heartbeatInterval?: Duration.Input | undefined
+  readonly fetch?: Fetch | undefined
+}
+
+/**
+ * What this Layer claims in the conformance suite of brokers: Kafka has a clock
+ * of its own. Nothing of the suite is left out.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export const features = {
+  broker: { clock: "live" }
+} as const
+
+const millis = (input: Duration.Input | undefined, fallback: number): number =>
+  input === undefined ? fallback : Duration.toMillis(Duration.fromInputUnsafe(input))
+
+const toSettings = (options: Options): Settings => {
+  const rebalanceTimeout = millis(options.rebalanceTimeout, 60_000)
+  return {
+    brokers: options.brokers,
+    address: options.brokers.join(","),
+    clientId: options.clientId ?? "effect-events",
+    ssl: options.ssl ?? false,
+    sasl: options.sasl,
+    topicPrefix: options.topicPrefix ?? "",
+    connectTimeout: millis(options.connectTimeout, 10_000),
+    requestTimeout: millis(options.requestTimeout, 10_000),
+    metadataMaxAge: millis(options.metadataMaxAge, 5_000),
+    sessionTimeout: millis(options.sessionTimeout, 30_000),
+    rebalanceTimeout,
+    heartbeatInterval: millis(options.heartbeatInterval, 3_000),
+    drain: Math.floor(rebalanceTimeout * 3 / 5),
+    maxBytesPerPartition: options.fetch?.maxBytesPerPartition ?? 262_144,
+    maxBytes: options.fetch?.maxBytes ?? 10_485_760,
+    maxWait: millis(options.fetch?.maxWait, 100)
+  }
+}
+
+/**
+ * Connects to Kafka.
+ *
+ * **Details**
+ *
+ * Fails within `connectTimeout` with reason `Unreachable` if no broker
+ * answers, and with `AuthenticationFailed` if the login is refused or missing.
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
+export const make = Effect.fnUntraced(function*(
+  options: Options
+): Effect.fn.Return<Broker.Broker["Service"], Broker.BrokerError, Scope.Scope> {
+  const settings = toSettings(options)
+  yield* Connection.fixTimers
+  yield* firstConnect(settings)
+  const scope = yield* Effect.scope
+  const cluster = yield* Cluster.make(settings)
+  return Broker.Broker.of({
+    source: options.source ?? settings.clientId,
+    address: settings.address,
+    scope,
+    ensureTopics: Admin.ensureTopics(settings, cluster),
+    producer: Producer.make(settings),
+    subscribe: Group.subscribe(settings, cluster),
+    tail: Tail.tail(settings)
+  })
+})
+
+/**
+ * Provides `Broker` over Kafka.
+ *
+ * @category layers
+ * @since 0.1.0
+ */
+export const layer = (options: Options): Layer.Layer<Broker.Broker, Broker.BrokerError> =>
+  Layer.effect(Broker.Broker, make(options))
+
+const setting = <A>(config: Config.Config<A>): Config.Config<A | undefined> => Config.withDefault(config, undefined)
+
+/**
+ * The options as environment variables: `KAFKA_BROKERS` (comma-separated),
+ * `KAFKA_CLIENT_ID`, `KAFKA_SOURCE`, `KAFKA_SSL`, `KAFKA_TOPIC_PREFIX`,
+ * `KAFKA_SASL_MECHANISM`, `KAFKA_SASL_USERNAME`, `KAFKA_SASL_PASSWORD`,
+ * `KAFKA_CONNECT_TIMEOUT`, `KAFKA_REQUEST_TIMEOUT`, `KAFKA_SESSION_TIMEOUT`
+ * and `KAFKA_REBALANCE_TIMEOUT`.
+ *
+ * **Details**
+ *
+ * Only `KAFKA_BROKERS` is required. A login is used if `KAFKA_SASL_USERNAME`
+ * is set; its mechanism defaults to `plain`.
+ *
+ * @category config
+ * @since 0.1.0
+ */
+export const config: Config.Config<Options> = Config.all({
+  brokers: Config.Array(Schema.NonEmptyString, "KAFKA_BROKERS"),
+  clientId: setting(Config.NonEmptyString("KAFKA_CLIENT_ID")),
+  source: setting(Config.NonEmptyString("KAFKA_SOURCE")),
+  ssl: setting(Config.Boolean("KAFKA_SSL")),
+  topicPrefix: setting(Config.String("KAFKA_TOPIC_PREFIX")),
+  username: setting(Config.NonEmptyString("KAFKA_SASL_USERNAME")),
+  mechanism: Config.withDefault(
+    Config.Literals(["plain", "scram-sha-256", "scram-sha-512"], "KAFKA_SASL_MECHANISM"),
+    "plain" as const
+  ),
+  password: setting(Config.Redacted("KAFKA_SASL_PASSWORD")),
+  connectTimeout: setting(Config.Duration("KAFKA_CONNECT_TIMEOUT")),
+  requestTimeout: setting(Config.Duration("KAFKA_REQUEST_TIMEOUT")),
+  sessionTimeout: setting(Config.Duration("KAFKA_SESSION_TIMEOUT")),
+  rebalanceTimeout: setting(Config.Duration("KAFKA_REBALANCE_TIMEOUT"))
+}).pipe(Config.map(({ mechanism, password, username, ...options }): Options => ({
+  ...options,
+  sasl: username === undefined || password === undefined ? undefined : { mechanism, username, password }
+})))
+
+/**
+ * Provides `Broker` over Kafka, with options from `Config`: the environment
+ * variables of `config`, or wrapped options of your own.
+ *
+ * @category layers
+ * @since 0.1.0
+ */
+export const layerConfig = (
+  options: Config.Wrap<Options> = config
+): Layer.Layer<Broker.Broker, Broker.BrokerError | Config.ConfigError> =>
+  Layer.effect(Broker.Broker, Effect.flatMap(Config.unwrap(options), make))

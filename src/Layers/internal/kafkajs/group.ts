@@ -1,0 +1,266 @@
+/**
+ * Owns a subscription: a membership, and a new one when KafkaJS has ended or
+ * stands still.
+ *
+ * Invariant: there is at most one membership at a time, and epochs are unique
+ * over all of them, so what belongs to an old one is fenced.
+ *
+ * The insight: KafkaJS can stop without a word. A deleted topic, or a join
+ * answered at the wrong moment, leaves it without events for ever. Its pulse is
+ * the `FETCH` event, which comes every `maxWait` also when all is paused. And a
+ * member whose coordinator has not answered for a session has lost its
+ * partitions, whether it knows or not.
+ */
+import * as Clock from "effect/Clock"
+import * as Deferred from "effect/Deferred"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Scope from "effect/Scope"
+import * as Semaphore from "effect/Semaphore"
+import * as Broker from "../../../Broker.ts"
+import * as Admin from "./admin.ts"
+import type { Cluster } from "./cluster.ts"
+import { brokerError, evicted, KafkaJsFailure, toBrokerError, unknownTopic } from "./errors.ts"
+import * as Membership from "./membership.ts"
+import { retryFor } from "./producer.ts"
+import { logical, physical, type Settings } from "./settings.ts"
+
+/** Without a fetch for so long, while the cluster answers, a membership is replaced. */
+const stallAfter = 15_000
+/** A commit that gets no answer for so long has failed. */
+const commitPatience = 15_000
+const pulse = 1_000
+
+/** Why a membership ended. */
+type End =
+  | { readonly _tag: "Crashed"; readonly failure: KafkaJsFailure }
+  | { readonly _tag: "Stalled" }
+  /** A topic that was gone is back. */
+  | { readonly _tag: "TopicsChanged" }
+
+interface Room {
+  readonly settings: Settings
+  readonly cluster: Cluster
+  readonly clock: Clock.Clock
+  readonly group: string
+  /** Physical names of all topics that were asked for. */
+  readonly topics: ReadonlyArray<string>
+  readonly nextEpoch: () => number
+  readonly onSignal: (signal: Broker.Signal) => Effect.Effect<void>
+}
+
+const lookUp = (cluster: Cluster, clock: Clock.Clock) => (topics: ReadonlyArray<string>) =>
+  Effect.forEach(topics, (topic) =>
+    Effect.suspend(() => cluster.describe(topic, clock.currentTimeMillisUnsafe() - 1_000)).pipe(
+      Effect.map((found) => [topic, found.partitions.map((partition) => partition.partitionId)] as const),
+      Effect.catch(() => Effect.succeed([topic, []] as const))
+    )).pipe(Effect.map((entries) => new Map<string, ReadonlyArray<number>>(entries)))
+
+/** Which topics exist; fails if the cluster does not answer. */
+const existing = (room: Room) =>
+  Effect.filter(room.topics, (topic) => Admin.exists(room.cluster, room.clock, topic))
+
+/** Watches a membership until it ends. */
+const watch = (room: Room, membership: Membership.Membership, topics: ReadonlyArray<string>): Effect.Effect<End> => {
+  const { clock, cluster, settings } = room
+  const answers = Effect.isSuccess(Admin.exists(cluster, clock, topics[0]!))
+  const missing = room.topics.filter((topic) => !topics.includes(topic))
+  const look = Effect.gen(function*() {
+    for (let round = 1;; round++) {
+      yield* Effect.sleep(pulse)
+      const { delivering, lastActivity, lastContact, state } = membership.vitals()
+      const now = clock.currentTimeMillisUnsafe()
+      // KafkaJS sends no heartbeats while its fetches fail, or a batch is being taken.
+      if (state === "Granted" && now - lastContact > 2 * settings.heartbeatInterval) yield* membership.keepAlive
+      if (state === "Granted" && now - lastContact > settings.sessionTimeout) {
+        yield* Effect.logWarning("The group's session is over without an answer from its coordinator")
+        yield* membership.lose
+        if (yield* answers) return stalled
+      } else if (state === "Granted" && !delivering && now - lastActivity > stallAfter && (yield* answers)) {
+        return stalled
+      } else if (state === "Outside" && now - lastActivity > settings.rebalanceTimeout + stallAfter && (yield* answers)) {
+        return stalled
+      }
+      for (const topic of round % 30 === 0 ? missing : []) {
+        const back = Effect.orElseSucceed(Admin.exists(cluster, clock, topic), () => false)
+        if (yield* back) return topicsChanged
+      }
+    }
+  })
+  const crashed = Effect.catch(membership.crashed, (failure) => Effect.succeed<End>({ _tag: "Crashed", failure }))
+  return Effect.raceFirst(crashed, look)
+}
+
+const stalled: End = { _tag: "Stalled" }
+const topicsChanged: End = { _tag: "TopicsChanged" }
+
+const open = (room: Room, topics: ReadonlyArray<string>) =>
+  Membership.make({
+    settings: room.settings,
+    group: room.group,
+    topics,
+    nextEpoch: room.nextEpoch,
+    onSignal: room.onSignal,
+    lookUp: lookUp(room.cluster, room.clock)
+  })
+
+/** Commits, and decides what a refusal means. */
+const commitWith = (room: Room, mutex: Semaphore.Semaphore, current: () => Membership.Membership | undefined) => {
+  const fenced = (detail: string) => brokerError(new Broker.Fenced({ detail }))
+  const alive = (positions: ReadonlyArray<Broker.Position>) =>
+    Effect.filter(positions, ({ topic }) =>
+      Admin.exists(room.cluster, room.clock, physical(room.settings, topic)))
+  const loop = (positions: ReadonlyArray<Broker.Position>, tries: number): Effect.Effect<void, Broker.BrokerError> => {
+    const membership = current()
+    if (positions.length === 0) return Effect.void
+    if (membership === undefined) return Effect.fail(fenced("the group is being joined again"))
+    return Effect.flatMap(
+      Effect.result(membership.commit(positions)),
+      (result): Effect.Effect<void, Broker.BrokerError> => {
+        if (result._tag === "Success") {
+          return result.success === "committed" ? Effect.void : Effect.fail(fenced("the partition was granted anew"))
+        }
+        const failure = result.failure
+        if (evicted(failure)) return Effect.fail(fenced(failure.detail))
+        const pause = Effect.sleep(Math.min(1_000, 50 * 2 ** tries))
+        // The other topics of the commit are through; a deleted one has no position.
+        if (unknownTopic(failure)) {
+          return pause.pipe(
+            Effect.andThen(Effect.orElseSucceed(alive(positions), () => positions)),
+            Effect.flatMap((left) => loop(left, tries + 1))
+          )
+        }
+        return failure.transient
+          ? Effect.andThen(pause, loop(positions, tries + 1))
+          : Effect.fail(refusal(room, "commit", failure))
+      }
+    )
+  }
+  return (positions: ReadonlyArray<Broker.Position>) =>
+    mutex.withPermit(Effect.suspend(() => loop(positions, 0))).pipe(
+      Effect.timeoutOrElse({
+        duration: commitPatience,
+        orElse: () =>
+          Effect.fail(brokerError(
+            new Broker.Unreachable({
+              address: room.settings.address,
+              tried: `committing for ${commitPatience} ms`,
+              cause: new Error("no answer from the group's coordinator")
+            })
+          ))
+      })
+    )
+}
+
+const refusal = (room: Room, operation: string, failure: KafkaJsFailure) =>
+  toBrokerError(failure, { operation, address: room.settings.address, tried: operation })
+
+/** Joins a group; see `Broker.subscribe`. */
+export const subscribe = (settings: Settings, cluster: Cluster): Broker.Broker["Service"]["subscribe"] =>
+  Effect.fnUntraced(function*(options) {
+    const scope = yield* Effect.scope
+    const clock = yield* Clock.Clock
+    let epochs = 0
+    const room: Room = {
+      settings,
+      cluster,
+      clock,
+      group: options.group,
+      topics: [...new Set(options.topics)].map((topic) => physical(settings, topic)),
+      nextEpoch: () => ++epochs,
+      onSignal: options.onSignal
+    }
+    const found = yield* retryFor(clock, settings)(existing(room)).pipe(
+      Effect.mapError((failure) => refusal(room, "subscribe", failure))
+    )
+    const absent = room.topics.find((topic) => !found.includes(topic))
+    if (absent !== undefined) {
+      return yield* brokerError(new Broker.UnknownTopic({ topic: logical(settings, absent) }))
+    }
+    const failed = yield* Deferred.make<never, Broker.BrokerError>()
+    const joined = yield* Deferred.make<void, Broker.BrokerError>()
+    const commitMutex = yield* Semaphore.make(1)
+    let current: Membership.Membership | undefined
+
+    /** One membership from beginning to end. */
+    const live = Effect.fnUntraced(function*(topics: ReadonlyArray<string>) {
+      const own = yield* Scope.fork(scope)
+      const membership = yield* Effect.result(Scope.provide(open(room, topics), own))
+      if (membership._tag === "Failure") {
+        yield* Scope.close(own, Exit.void)
+        return { end: { _tag: "Crashed", failure: membership.failure } satisfies End, lived: false }
+      }
+      current = membership.success
+      let lived = false
+      const noted = Effect.tap(membership.success.joined, () => {
+        lived = true
+        return Deferred.succeed(joined, undefined)
+      })
+      const end = yield* Effect.raceFirst(
+        watch(room, membership.success, topics),
+        Effect.andThen(noted, Effect.never)
+      )
+      yield* membership.success.lose
+      current = undefined
+      yield* Scope.close(own, Exit.void)
+      return { end, lived }
+    })
+
+    /** Gives up before the first join if waiting cannot help. */
+    const hopeless = (end: End): Broker.BrokerError | undefined =>
+      end._tag === "Crashed" && !end.failure.transient && !evicted(end.failure)
+        ? refusal(room, `join group "${options.group}"`, end.failure)
+        : undefined
+
+    const supervise = Effect.gen(function*() {
+      let topics: ReadonlyArray<string> = room.topics
+      for (let failures = 0;;) {
+        const { end, lived } = yield* live(topics)
+        failures = lived ? 0 : failures + 1
+        const reason = hopeless(end)
+        if (reason !== undefined && !(yield* Deferred.isDone(joined))) return yield* reason
+        yield* Effect.annotateLogs(Effect.logWarning("The consumer is built anew"), {
+          group: options.group,
+          reason: end._tag === "Crashed" ? end.failure.detail : end._tag
+        })
+        yield* Effect.sleep(Math.min(30_000, 250 * 2 ** Math.min(failures, 7)))
+        const left = yield* retryForEver(existing(room))
+        if (left.length === 0) {
+          return yield* brokerError(new Broker.UnknownTopic({ topic: logical(settings, room.topics[0]!) }))
+        }
+        if (left.length < topics.length) {
+          yield* Effect.annotateLogs(Effect.logError("A topic that is subscribed to no longer exists"), {
+            group: options.group,
+            topics: topics.filter((topic) => !left.includes(topic)).map((topic) => logical(settings, topic))
+          })
+        }
+        topics = left
+      }
+    })
+    yield* supervise.pipe(
+      Effect.catchCause((cause) =>
+        Effect.andThen(Deferred.failCause(joined, cause), Deferred.failCause(failed, cause))
+      ),
+      Effect.forkScoped
+    )
+    yield* Effect.timeoutOrElse(Deferred.await(joined), {
+      duration: settings.rebalanceTimeout + 30_000,
+      orElse: () =>
+        Effect.fail(brokerError(
+          new Broker.Unreachable({
+            address: settings.address,
+            tried: `joining group "${options.group}" for ${settings.rebalanceTimeout + 30_000} ms`,
+            cause: new Error("the group did not let us in")
+          })
+        ))
+    })
+    return {
+      failed: Deferred.await(failed),
+      pause: (partitions) => Effect.sync(() => current?.pause(partitions)),
+      resume: (partitions) => Effect.sync(() => current?.resume(partitions)),
+      commit: commitWith(room, commitMutex, () => current)
+    }
+  })
+
+const retryForEver = <A>(self: Effect.Effect<A, KafkaJsFailure>): Effect.Effect<A> =>
+  Effect.catch(self, () => Effect.andThen(Effect.sleep(1_000), retryForEver(self)))

@@ -1,0 +1,280 @@
+/**
+ * Owns sending: one lane per partition, each with a producer id and a sequence
+ * of its own.
+ *
+ * Invariant: a sequence number is used for one batch only. A batch that may
+ * have reached the broker is sent again unchanged, or the lane gives up its
+ * producer id.
+ *
+ * The insight: KafkaJS's own producer reuses the sequence of a failed batch
+ * for the next, different one, and the broker answers "duplicate, fine": the
+ * batch is acknowledged and lost. It also skips brokers that have answered
+ * earlier in the same send, and gives up after 65 s behind its lock per
+ * broker. So the loop is ours, on `broker.produce`: one partition per request,
+ * the same bytes and the same sequence until there is an answer.
+ */
+import * as Clock from "effect/Clock"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import type * as Scope from "effect/Scope"
+import * as Semaphore from "effect/Semaphore"
+import * as Broker from "../../../Broker.ts"
+import * as Cluster from "./cluster.ts"
+import { brokerError, KafkaJsFailure, toBrokerError, unknownTopic } from "./errors.ts"
+import type { Node, ProducerIdentity, WireMessage } from "./internals.ts"
+import { sizeOf, toWire } from "./records.ts"
+import { physical, type Settings } from "./settings.ts"
+
+interface Identity extends ProducerIdentity {
+  sequence: number
+}
+
+/** A partition's way into the log. `identity` is given up with every failed batch. */
+interface Lane {
+  readonly mutex: Semaphore.Semaphore
+  identity: Identity | undefined
+}
+
+/** One call of `send` while it tries. */
+interface Batch {
+  readonly topic: string
+  readonly partition: number
+  readonly messages: ReadonlyArray<WireMessage>
+  /** Where a request of this batch is under way now. */
+  at: Node | undefined
+  /** An earlier request of this batch may have been written. */
+  maybeWritten: boolean
+  /** Since when the brokers say that the topic does not exist. */
+  unknownSince: number | undefined
+}
+
+type Verdict =
+  | { readonly _tag: "Again" }
+  | { readonly _tag: "Written" }
+  | { readonly _tag: "FreshIdentity" }
+  | { readonly _tag: "GiveUp" }
+
+const lostSequence = new Set([
+  "OUT_OF_ORDER_SEQUENCE_NUMBER",
+  "UNKNOWN_PRODUCER_ID",
+  "INVALID_PRODUCER_EPOCH",
+  "INVALID_PRODUCER_ID_MAPPING"
+])
+
+/** What an answer, or its absence, means for a batch. Pure. */
+export const judge = (failure: KafkaJsFailure, maybeWritten: boolean): Verdict => {
+  const type = failure.type
+  if (type === "DUPLICATE_SEQUENCE_NUMBER") return maybeWritten ? { _tag: "Written" } : { _tag: "FreshIdentity" }
+  if (type !== undefined && lostSequence.has(type)) return { _tag: maybeWritten ? "GiveUp" : "FreshIdentity" }
+  return { _tag: failure.transient ? "Again" : "GiveUp" }
+}
+
+/** Whether a request that ended like this may still have been written. */
+const leavesDoubt = (failure: KafkaJsFailure): boolean =>
+  failure.type === undefined || failure.type === "REQUEST_TIMED_OUT" ||
+  failure.type === "NOT_ENOUGH_REPLICAS_AFTER_APPEND" || failure.type === "NETWORK_EXCEPTION"
+
+const unknownTopicGrace = 2_000
+const rangeOfSequences = 2 ** 31
+
+const noSuchTopic = new KafkaJsFailure({
+  error: Object.assign(new Error("The topic does not exist"), { type: "UNKNOWN_TOPIC_OR_PARTITION", retriable: true })
+})
+const noLeader = new KafkaJsFailure({
+  error: Object.assign(new Error("The partition has no leader"), { type: "LEADER_NOT_AVAILABLE", retriable: true })
+})
+const noResult = new KafkaJsFailure({
+  error: Object.assign(new Error("The answer does not cover the partition"), { type: "NETWORK_EXCEPTION", retriable: true })
+})
+
+class NoSuchPartition {
+  readonly _tag = "NoSuchPartition"
+}
+
+/** A producer with a connection of its own, closed with the scope. */
+export const make = Effect.fnUntraced(function*(
+  settings: Settings
+): Effect.fn.Return<Broker.Producer, never, Scope.Scope> {
+  const cluster = yield* Cluster.make(settings)
+  const clock = yield* Clock.Clock
+  const lanes = new Map<string, Lane>()
+
+  const laneOf = (topic: string, partition: number): Lane => {
+    const key = `${topic}/${partition}`
+    const lane = lanes.get(key) ?? { mutex: Semaphore.makeUnsafe(1), identity: undefined }
+    lanes.set(key, lane)
+    return lane
+  }
+
+  const recently = () => clock.currentTimeMillisUnsafe() - settings.metadataMaxAge
+
+  const leaderOf = Effect.fnUntraced(function*(batch: Batch, notBefore: number) {
+    const find = (description: Cluster.Description) =>
+      description.partitions.find((candidate) => candidate.partitionId === batch.partition)
+    const started = clock.currentTimeMillisUnsafe()
+    const cached = yield* cluster.describe(batch.topic, notBefore)
+    const found = find(cached) ?? find(yield* cluster.describe(batch.topic, started))
+    if (found === undefined) return yield* Effect.fail(new NoSuchPartition())
+    if (found.leader < 0) return yield* noLeader
+    return yield* cluster.node(found.leader)
+  })
+
+  const identify = Effect.fnUntraced(function*(lane: Lane, node: Node) {
+    if (lane.identity !== undefined) return lane.identity
+    const { producerEpoch, producerId } = yield* cluster.request(
+      node,
+      (node) => node.initProducerId({ transactionTimeout: 60_000 })
+    )
+    lane.identity = { producerEpoch, producerId, sequence: 0 }
+    return lane.identity
+  })
+
+  const produce = Effect.fnUntraced(function*(lane: Lane, batch: Batch, node: Node) {
+    const { messages, partition, topic } = batch
+    const identity = yield* identify(lane, node)
+    const request = {
+      acks: -1,
+      timeout: Math.max(1_000, settings.requestTimeout - 2_000),
+      producerId: identity.producerId,
+      producerEpoch: identity.producerEpoch,
+      topicData: [{ topic, partitions: [{ partition, firstSequence: identity.sequence, messages }] }]
+    } as const
+    batch.at = node
+    const response = yield* cluster.request(node, (node) => node.produce(request))
+    const result = response.topics.find((candidate) => candidate.topicName === topic)
+      ?.partitions.find((candidate) => candidate.partition === partition)
+    if (result?.baseOffset === undefined) return yield* noResult
+    return BigInt(result.baseOffset)
+  })
+
+  const settle = (lane: Lane, batch: Batch) => {
+    batch.at = undefined
+    if (lane.identity !== undefined) {
+      lane.identity.sequence = (lane.identity.sequence + batch.messages.length) % rangeOfSequences
+    }
+  }
+
+  /** Tries until there is an answer that settles the batch. Ends by success, by refusal, or by interruption. */
+  const tryUntilSettled = Effect.fnUntraced(function*(lane: Lane, batch: Batch) {
+    let notBefore = recently()
+    for (let tries = 0;; tries++) {
+      const started = clock.currentTimeMillisUnsafe()
+      const exit = yield* Effect.result(
+        Effect.flatMap(leaderOf(batch, notBefore), (node) => produce(lane, batch, node))
+      )
+      if (exit._tag === "Success") {
+        settle(lane, batch)
+        return exit.success
+      }
+      if (exit.failure instanceof NoSuchPartition) return yield* Effect.fail(exit.failure)
+      const failure = exit.failure
+      const verdict = judge(failure, batch.maybeWritten)
+      if (batch.at !== undefined && leavesDoubt(failure)) batch.maybeWritten = true
+      batch.at = undefined
+      const unknown = unknownTopic(failure)
+      batch.unknownSince = unknown ? batch.unknownSince ?? started : undefined
+      const gone = unknown && clock.currentTimeMillisUnsafe() - (batch.unknownSince ?? started) >= unknownTopicGrace
+      switch (gone ? "GiveUp" : verdict._tag) {
+        case "Written":
+          settle(lane, batch)
+          return -1n
+        case "GiveUp":
+          return yield* failure
+        case "FreshIdentity":
+          lane.identity = undefined
+          break
+        case "Again":
+          notBefore = clock.currentTimeMillisUnsafe()
+          yield* Effect.sleep(Math.min(1_000, 50 * 2 ** Math.min(tries, 6)))
+      }
+    }
+  })
+
+  /** No request of the batch leaves any more, and none of its sequence is used again. */
+  const tearDown = (lane: Lane, batch: Batch) =>
+    Effect.suspend(() => {
+      lane.identity = undefined
+      return batch.at === undefined ? Effect.void : cluster.hangUp(batch.at)
+    })
+
+  const send: Broker.Producer["send"] = (options) =>
+    Effect.suspend(() => {
+      const topic = physical(settings, options.topic)
+      const lane = laneOf(topic, options.partition)
+      const batch: Batch = {
+        topic,
+        partition: options.partition,
+        messages: options.records.map(toWire),
+        at: undefined,
+        maybeWritten: false,
+        unknownSince: undefined
+      }
+      return tryUntilSettled(lane, batch).pipe(
+        Effect.onError(() => tearDown(lane, batch)),
+        Effect.mapError((failure) => reasonOf(settings, options, batch, failure)),
+        Effect.timeoutOrElse({
+          duration: options.timeout,
+          orElse: () => Effect.fail(unknownResult(options, batch))
+        }),
+        lane.mutex.withPermit
+      )
+    })
+
+  const partitions: Broker.Producer["partitions"] = (topic) =>
+    cluster.describe(physical(settings, topic), recently()).pipe(
+      Effect.flatMap((description) =>
+        description.partitions.length === 0 ? Effect.fail(noSuchTopic) : Effect.succeed(description.partitions.length)
+      ),
+      retryFor(clock, settings),
+      Effect.mapError((failure) =>
+        toBrokerError(failure, { operation: "describe a topic", address: settings.address, tried: "metadata", topic })
+      )
+    )
+
+  return { partitions, send }
+})
+
+/** Retries transient failures: a missing topic for half a second, everything else as long as a connect may take. */
+export const retryFor = (clock: Clock.Clock, settings: Settings) => <A>(self: Effect.Effect<A, KafkaJsFailure>) =>
+  Effect.suspend(() => {
+    const started = clock.currentTimeMillisUnsafe()
+    const patience = (failure: KafkaJsFailure) => unknownTopic(failure) ? 500 : settings.connectTimeout
+    const loop = (tries: number): Effect.Effect<A, KafkaJsFailure> =>
+      Effect.catch(self, (failure) =>
+        failure.transient && clock.currentTimeMillisUnsafe() - started < patience(failure)
+          ? Effect.andThen(Effect.sleep(Math.min(500, 50 * 2 ** Math.min(tries, 5))), loop(tries + 1))
+          : Effect.fail(failure))
+    return loop(0)
+  })
+
+type Sending = Parameters<Broker.Producer["send"]>[0]
+
+const unknownResult = (options: Sending, batch: Batch): Broker.BrokerError =>
+  brokerError(
+    new Broker.ResultUnknown({
+      topic: options.topic,
+      partition: options.partition,
+      detail: batch.maybeWritten || batch.at !== undefined
+        ? `no answer within ${Duration.format(options.timeout)}`
+        : `no broker took it within ${Duration.format(options.timeout)}`
+    })
+  )
+
+const reasonOf = (
+  settings: Settings,
+  options: Sending,
+  batch: Batch,
+  failure: KafkaJsFailure | NoSuchPartition
+): Broker.BrokerError => {
+  const { partition, topic } = options
+  if (failure instanceof NoSuchPartition) return brokerError(new Broker.UnknownTopic({ topic, partition }))
+  const type = failure.type
+  if (type === "MESSAGE_TOO_LARGE" || type === "RECORD_LIST_TOO_LARGE") {
+    const bytes = options.records.reduce((sum, record) => sum + sizeOf(record), 0)
+    return brokerError(new Broker.TooLarge({ topic, bytes, detail: failure.detail }))
+  }
+  if (unknownTopic(failure)) return brokerError(new Broker.UnknownTopic({ topic }))
+  return batch.maybeWritten
+    ? brokerError(new Broker.ResultUnknown({ topic, partition, detail: failure.detail }))
+    : toBrokerError(failure, { operation: "publish", address: settings.address, tried: "publishing", topic })
+}

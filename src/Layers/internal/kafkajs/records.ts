@@ -1,0 +1,53 @@
+/**
+ * Owns the two forms of a record: the contract's and KafkaJS's. Pure.
+ *
+ * Invariant: bytes are never copied, and headers pass through as they are.
+ */
+import type * as Broker from "../../../Broker.ts"
+import type { WireHeaders, WireMessage, WireRecord } from "./internals.ts"
+
+const toBuffer = (bytes: Uint8Array): Buffer =>
+  Buffer.isBuffer(bytes) ? bytes : Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength)
+
+const headerToWire = (value: Broker.HeaderValue): Buffer | string => typeof value === "string" ? value : toBuffer(value)
+
+// KafkaJS throws a TypeError for a header without a value, so those are left out.
+const headersToWire = (headers: Broker.Headers): WireHeaders => {
+  const wire: WireHeaders = {}
+  for (const [name, value] of Object.entries(headers)) {
+    if (value === undefined) continue
+    wire[name] = typeof value === "string" || value instanceof Uint8Array
+      ? headerToWire(value)
+      : value.map(headerToWire)
+  }
+  return wire
+}
+
+/** A record on its way out. */
+export const toWire = (record: Broker.ProducerRecord): WireMessage => ({
+  key: record.key,
+  value: record.value === null ? null : toBuffer(record.value),
+  headers: headersToWire(record.headers)
+})
+
+const noHeaders: Broker.Headers = {}
+
+/** A record that came in. */
+export const fromWire = (record: WireRecord): Broker.ConsumerRecord => ({
+  key: record.key,
+  value: record.value,
+  headers: record.headers ?? noHeaders,
+  offset: BigInt(record.offset),
+  timestamp: Number(record.timestamp)
+})
+
+/** Roughly the bytes that a record takes. */
+export const sizeOf = (record: Broker.ProducerRecord): number => {
+  let bytes = (record.key?.length ?? 0) + (record.value?.byteLength ?? 0) + 10
+  for (const [name, value] of Object.entries(record.headers)) {
+    if (value === undefined) continue
+    const values = typeof value === "string" || value instanceof Uint8Array ? [value] : value
+    for (const one of values) bytes += name.length + one.length + 2
+  }
+  return bytes
+}

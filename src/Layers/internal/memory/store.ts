@@ -1,0 +1,194 @@
+/**
+ * The in-memory message store: outbox rows, inbox marks, leases and test tables
+ * over `transactions`.
+ *
+ * Invariant: each operation is one synchronous step on the state that the
+ * calling fiber sees.
+ *
+ * Insight: with one transaction at a time a concurrent claim waits for the
+ * other's end by itself, and no transaction ever loses a race. Operations
+ * outside of any transaction wait for nobody: they see and change committed
+ * state, as with a row-versioned database.
+ */
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Queue from "effect/Queue"
+import type { Lease, MessageStoreErrorReason, OutboxRow, StoredRow } from "../../../MessageStore.ts"
+import { isMessageStoreError, MessageStore, MessageStoreError, parts } from "../../../MessageStore.ts"
+import * as Frames from "./frames.ts"
+import * as Tx from "./transactions.ts"
+
+/** What tests may do to the store; documented at `Memory.MemoryStore`. */
+export interface StoreControl {
+  readonly table: <K, V>(name: string) => TableAccess<K, V>
+  readonly failNextCommit: (reason: MessageStoreErrorReason) => Effect.Effect<void>
+}
+
+export interface TableAccess<K, V> {
+  readonly get: (key: K) => Effect.Effect<V | undefined, MessageStoreError>
+  readonly set: (key: K, value: V) => Effect.Effect<void, MessageStoreError>
+  readonly update: (key: K, f: (value: V | undefined) => V) => Effect.Effect<V, MessageStoreError>
+  readonly entries: Effect.Effect<ReadonlyArray<readonly [K, V]>, MessageStoreError>
+}
+
+interface HeldLease {
+  readonly owner: string | undefined
+  readonly epoch: bigint
+  readonly until: number
+}
+
+export const make = (): { readonly store: MessageStore["Service"]; readonly control: StoreControl } => {
+  const { atomically, commitFailures, level, transaction } = Frames.make()
+  const rows = Tx.table<bigint, StoredRow>()
+  const marks = Tx.table<string, number>()
+  const leases = Tx.table<number, HeldLease>()
+  const owners = Tx.table<string, number>()
+  const tables = new Map<string, unknown>()
+  const consumers = new Map<string, number>()
+  const listeners = new Set<Queue.Enqueue<void>>()
+  let lastId = 0n
+
+  const wake = () => listeners.forEach((queue) => Queue.offerUnsafe(queue, undefined))
+
+  const outbox: MessageStore["Service"]["outbox"] = {
+    append: (added) =>
+      atomically("append to the outbox", (level) => {
+        for (const row of added) {
+          const id = ++lastId
+          Tx.set(rows, level, id, { ...copyRow(row), id })
+        }
+        Tx.afterCommit(level, wake)
+      }),
+    read: ({ limit, parts }) =>
+      atomically("read the outbox", (level) =>
+        Array.from(Tx.entries(rows, level).values())
+          .filter((row) => parts.includes(row.part))
+          .sort((a, b) => a.part - b.part || (a.id < b.id ? -1 : 1))
+          .slice(0, limit)),
+    remove: (request) =>
+      atomically("remove from the outbox", (level) => {
+        const held = new Set(
+          request.leases.filter(({ epoch, part }) => {
+            const lease = Tx.get(leases, level, part)
+            return lease?.owner === request.owner && lease.epoch === epoch
+          }).map((lease) => lease.part)
+        )
+        const found = request.rows.filter(({ id, part }) => held.has(part) && Tx.get(rows, level, id)?.part === part)
+        const ids = new Set(found.map((row) => row.id))
+        ids.forEach((id) => Tx.remove(rows, level, id))
+        return ids.size
+      }),
+    wakeups: Effect.acquireRelease(
+      Effect.tap(Queue.sliding<void>(1), (queue) => Effect.sync(() => listeners.add(queue))),
+      (queue) => Effect.andThen(Effect.sync(() => listeners.delete(queue)), Queue.shutdown(queue))
+    )
+  }
+
+  const isFree = (lease: HeldLease | undefined, now: number): boolean =>
+    lease === undefined || lease.owner === undefined || lease.until <= now
+
+  const leasing: MessageStore["Service"]["leases"] = {
+    beat: (owner, ttl) =>
+      atomically("beat", (level, now) => {
+        Tx.set(owners, level, owner, now + Duration.toMillis(ttl))
+        return Array.from(Tx.entries(owners, level).values()).filter((until) => until > now).length
+      }),
+    free: atomically(
+      "list free leases",
+      (level, now) =>
+        Array.from({ length: parts }, (_, part) => part).filter((part) => isFree(Tx.get(leases, level, part), now))
+    ),
+    hold: ({ owner, parts, ttl }) =>
+      atomically("hold leases", (level, now) => {
+        for (const part of parts) {
+          const lease = Tx.get(leases, level, part)
+          if (lease?.owner === owner || isFree(lease, now)) {
+            const epoch = (lease?.epoch ?? 0n) + (lease?.owner === owner ? 0n : 1n)
+            Tx.set(leases, level, part, { owner, epoch, until: now + Duration.toMillis(ttl) })
+          }
+        }
+        return Array.from(Tx.entries(leases, level))
+          .filter(([, lease]) => lease.owner === owner && lease.until > now)
+          .map(([part, lease]): Lease => ({ part, epoch: lease.epoch }))
+          .sort((a, b) => a.part - b.part)
+      }),
+    release: (owner, parts) =>
+      atomically("release leases", (level) => {
+        for (const part of parts) {
+          const lease = Tx.get(leases, level, part)
+          if (lease?.owner === owner) {
+            Tx.set(leases, level, part, { ...lease, owner: undefined })
+          }
+        }
+      }),
+    leave: (owner) => atomically("leave", (level) => Tx.remove(owners, level, owner))
+  }
+
+  const inbox: MessageStore["Service"]["inbox"] = {
+    consumer: (group, handler) =>
+      Effect.sync(() => {
+        const name = JSON.stringify([group, handler])
+        const id = consumers.get(name) ?? consumers.size + 1
+        consumers.set(name, id)
+        return id
+      }),
+    claim: (consumer, messageKeys) =>
+      transaction(atomically("claim messages", (level, now) => {
+        const fresh = new Set<string>()
+        for (const key of messageKeys) {
+          const mark = `${consumer}:${key.toLowerCase()}`
+          if (Tx.get(marks, level, mark) === undefined) {
+            Tx.set(marks, level, mark, now)
+            fresh.add(key)
+          }
+        }
+        return fresh
+      })),
+    prune: (retention) =>
+      atomically("prune the inbox", (level, now) => {
+        const old = Array.from(Tx.entries(marks, level)).filter(([, at]) => at < now - Duration.toMillis(retention))
+        old.forEach(([mark]) => Tx.remove(marks, level, mark))
+        return old.length
+      })
+  }
+
+  const table = <K, V>(name: string): TableAccess<K, V> => {
+    const existing = (tables.get(name) ?? Tx.table<K, V>()) as Tx.Table<K, V>
+    tables.set(name, existing)
+    const operation = `use table "${name}"`
+    return {
+      get: (key) => atomically(operation, (level) => Tx.get(existing, level, key)),
+      set: (key, value) => atomically(operation, (level) => Tx.set(existing, level, key, value)),
+      update: (key, f) =>
+        atomically(operation, (level) => {
+          const value = f(Tx.get(existing, level, key))
+          Tx.set(existing, level, key, value)
+          return value
+        }),
+      entries: atomically(operation, (level) => Array.from(Tx.entries(existing, level)))
+    }
+  }
+
+  return {
+    store: MessageStore.of({
+      dialect: "memory",
+      transaction,
+      level,
+      isConflict: (error) => isMessageStoreError(error) && error.reason._tag === "Conflict",
+      outbox,
+      leases: leasing,
+      inbox
+    }),
+    control: {
+      table,
+      failNextCommit: (reason) => Effect.sync(() => void commitFailures.push(new MessageStoreError({ reason })))
+    }
+  }
+}
+
+/** A row as a database would keep it: later changes to the given one do not show. */
+const copyRow = (row: OutboxRow): OutboxRow => ({
+  ...row,
+  headers: { ...row.headers },
+  payload: row.payload === null ? null : new Uint8Array(row.payload)
+})

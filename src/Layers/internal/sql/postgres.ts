@@ -1,0 +1,238 @@
+/**
+ * All SQL for Postgres.
+ *
+ * Invariant: the members stand in the order of `dialect.ts`. Insight: lists
+ * travel as one array parameter each (`unnest`), so every statement has one
+ * text for any number of rows, and a null beside bytes does not make another
+ * prepared statement, as it does in multi-row `VALUES`. On `@effect/sql-pg`,
+ * which sends arrays in binary, both are equally fast.
+ *
+ * Time is `clock_timestamp()`: `now()` is the transaction's start and may be
+ * old. Only `pruneMarks` uses `statement_timestamp()`, which is stable and can
+ * bound an index scan.
+ *
+ * @internal
+ */
+import { parts } from "../../../MessageStore.ts"
+import { type Dialect, type Location, maxRows, pruneChunk, type Row } from "./dialect.ts"
+
+/**
+ * An array parameter. A driver takes the element type from the values, so an
+ * array of nothing but nulls is sent as text, whose type the statement says.
+ */
+const nullable = <A>(values: ReadonlyArray<A | null>): ReadonlyArray<A | null> | string =>
+  values.every((value) => value === null) ? `{${values.map(() => "NULL").join(",")}}` : values
+
+/** @internal */
+export const postgres = ({ schema, tablePrefix }: Location): Dialect => {
+  const table = (name: string) => (schema === undefined ? "" : `"${schema}".`) + `"${tablePrefix}${name}"`
+  const outbox = table("outbox")
+  const lease = table("lease")
+  const instance = table("instance")
+  const inbox = table("inbox")
+  const consumer = table("consumer")
+  const tableNames = [outbox, lease, instance, inbox, consumer]
+  const later = (millis: string) => `clock_timestamp() + ${millis}::float8 * interval '1 millisecond'`
+
+  const appendText = `insert into ${outbox} (part, message_id, topic, key, headers, payload)
+select part, message_id, topic, key, headers::json, payload
+from unnest($1::smallint[], $2::uuid[], $3::text[], $4::text[], $5::text[], $6::bytea[])
+  with ordinality as u(part, message_id, topic, key, headers, payload, n)
+order by n`
+
+  const readText = `select part, id, message_id, topic, key, headers, payload from ${outbox}
+where part = any($1::smallint[]) order by part, id limit $2`
+
+  const deleteText = `with held as (
+  select part from ${lease} as l join unnest($1::smallint[], $2::bigint[]) as w(part, epoch) using (part, epoch)
+  where l.owner = $3 order by part for share of l
+), gone as (
+  delete from ${outbox} as o using held, unnest($4::smallint[], $5::bigint[]) as d(part, id)
+  where held.part = d.part and o.part = d.part and o.id = d.id returning 1
+)
+select count(*)::int as count from gone`
+
+  const announceText = `insert into ${instance} (id, expires_at) values ($1, ${later("$2")})
+on conflict (id) do update set expires_at = excluded.expires_at`
+
+  const takeText = `with wanted as (
+  select part from ${lease}
+  where part = any($3::smallint[]) and (owner = $1 or expires_at < clock_timestamp())
+  order by part for update
+)
+update ${lease} as l
+set epoch = case when l.owner = $1 then l.epoch else l.epoch + 1 end, owner = $1, expires_at = ${later("$2")}
+from wanted where l.part = wanted.part`
+
+  const ownedText = `select part, epoch from ${lease} where owner = $1 and expires_at > clock_timestamp() order by part`
+
+  const releaseText = `with mine as (
+  select part from ${lease} where part = any($2::smallint[]) and owner = $1 order by part for update
+)
+update ${lease} as l set owner = null, expires_at = '-infinity' from mine where l.part = mine.part`
+
+  const claimText = `insert into ${inbox} (consumer, message_key)
+select $1, message_key from unnest($2::uuid[]) as u(message_key)
+on conflict do nothing returning message_key`
+
+  const pruneText = `with gone as (
+  delete from ${inbox} where ctid = any(array(
+    select ctid from ${inbox}
+    where processed_at <= statement_timestamp() - $1::float8 * interval '1 millisecond'
+    order by processed_at limit ${pruneChunk}
+  )) returning 1
+)
+select count(*)::int as count from gone`
+
+  return {
+    name: "postgres",
+
+    begin: "BEGIN ISOLATION LEVEL READ COMMITTED",
+
+    // "create schema if not exists" asks for rights on the database even where the schema exists
+    prepare: schema === undefined ? [] : [
+      `do $$ begin
+  if to_regnamespace('"${schema}"') is null then
+    create schema "${schema}";
+  end if;
+exception when duplicate_schema or unique_violation then null;
+end $$`
+    ],
+
+    migrations: [{
+      id: 1,
+      name: "create_tables",
+      statements: [
+        `create table if not exists ${outbox} (
+  part smallint not null,
+  id bigint generated always as identity,
+  message_id uuid not null,
+  topic text not null,
+  key text,
+  headers json not null,
+  payload bytea,
+  created_at timestamptz not null default clock_timestamp(),
+  primary key (part, id)
+) with (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 2000, autovacuum_vacuum_cost_delay = 0)`,
+        `create table if not exists ${lease} (
+  part smallint primary key,
+  owner text,
+  epoch bigint not null default 0,
+  expires_at timestamptz not null default '-infinity'
+) with (fillfactor = 50)`,
+        `insert into ${lease} (part) select generate_series(0, ${parts - 1}) on conflict do nothing`,
+        `create table if not exists ${instance} (
+  id text primary key,
+  expires_at timestamptz not null
+)`,
+        `create table if not exists ${consumer} (
+  id int generated always as identity primary key,
+  consumer_group text not null,
+  handler text not null,
+  unique (consumer_group, handler)
+)`,
+        `create table if not exists ${inbox} (
+  consumer int not null,
+  message_key uuid not null,
+  processed_at timestamptz not null default now(),
+  primary key (consumer, message_key)
+)`,
+        `create index if not exists "${tablePrefix}inbox_processed_at" on ${inbox} (processed_at)`
+      ]
+    }],
+
+    migrationsTable: (schema === undefined ? "" : `${schema}.`) + `${tablePrefix}migrations`,
+
+    tableNames,
+
+    findTables: {
+      sql: `select t.name, n.nspname::text as home from unnest($1::text[]) as t(name)
+join pg_catalog.pg_class c on c.oid = to_regclass(t.name)
+join pg_catalog.pg_namespace n on n.oid = c.relnamespace`,
+      params: [tableNames]
+    },
+
+    appendRows: (rows) => {
+      const queries = []
+      for (let start = 0; start < rows.length; start += maxRows) {
+        const chunk = rows.slice(start, start + maxRows)
+        queries.push({
+          sql: appendText,
+          params: [
+            chunk.map((row) => row.part),
+            chunk.map((row) => row.messageKey),
+            chunk.map((row) => row.topic),
+            nullable(chunk.map((row) => row.key)),
+            chunk.map((row) => JSON.stringify(row.headers)),
+            nullable(chunk.map((row) => row.payload))
+          ]
+        })
+      }
+      return queries
+    },
+
+    readRows: (of, limit) => ({ sql: readText, params: [of, limit] }),
+
+    storedRow: (row: Row) => ({
+      part: Number(row.part),
+      id: BigInt(row.id as number | bigint),
+      messageKey: row.message_id as string,
+      topic: row.topic as string,
+      key: row.key as string | null,
+      headers: row.headers as { readonly [name: string]: string },
+      payload: row.payload as Uint8Array | null
+    }),
+
+    deleteRows: (owner, leases, rows) => ({
+      sql: deleteText,
+      params: [
+        leases.map((held) => held.part),
+        leases.map((held) => held.epoch),
+        owner,
+        rows.map((row) => row.part),
+        rows.map((row) => row.id)
+      ]
+    }),
+
+    removed: ([row]) => Number(row?.count),
+
+    announceOwner: (owner, ttlMillis) => ({ sql: announceText, params: [owner, ttlMillis] }),
+
+    forgetDeadOwners: {
+      sql: `delete from ${instance} where expires_at < clock_timestamp() - interval '1 hour'`,
+      params: []
+    },
+
+    countOwners: {
+      sql: `select count(*)::int as count from ${instance} where expires_at > clock_timestamp()`,
+      params: []
+    },
+
+    freeParts: { sql: `select part from ${lease} where expires_at < clock_timestamp() order by part`, params: [] },
+
+    takeParts: (owner, ttlMillis, wanted) => ({ sql: takeText, params: [owner, ttlMillis, wanted] }),
+
+    ownedParts: (owner) => ({ sql: ownedText, params: [owner] }),
+
+    releaseParts: (owner, of) => ({ sql: releaseText, params: [owner, of] }),
+
+    forgetOwner: (owner) => ({ sql: `delete from ${instance} where id = $1`, params: [owner] }),
+
+    findConsumer: (group, handler) => ({
+      sql: `select id from ${consumer} where consumer_group = $1 and handler = $2`,
+      params: [group, handler]
+    }),
+
+    registerConsumer: (group, handler) => ({
+      sql: `insert into ${consumer} (consumer_group, handler) values ($1, $2)
+on conflict (consumer_group, handler) do update set handler = excluded.handler returning id`,
+      params: [group, handler]
+    }),
+
+    claimKeys: (of, sortedKeys) => ({ sql: claimText, params: [of, sortedKeys] }),
+
+    claimedKey: (row: Row) => row.message_key as string,
+
+    pruneMarks: (retentionMillis) => ({ sql: pruneText, params: [retentionMillis] })
+  }
+}

@@ -1,0 +1,77 @@
+/**
+ * One transaction, with its own failures told apart from those of what runs
+ * inside it.
+ *
+ * Owns: how a transaction begins, and the translation of failed BEGIN, COMMIT
+ * and ROLLBACK into `MessageStoreError`. Invariant: an error or defect of the
+ * body leaves untouched, its own SqlErrors too, so that callers can match on
+ * them; when ROLLBACK fails as well, that comes second. Insight: the driver reports both through the same channels (and a
+ * failed ROLLBACK as a defect), so the body's exit is remembered and whatever
+ * SqlError was not in it came from the transaction itself.
+ *
+ * @internal
+ */
+import * as Cause from "effect/Cause"
+import * as Context from "effect/Context"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as SqlClient from "effect/sql/SqlClient"
+import * as SqlError from "effect/sql/SqlError"
+import type { MessageStoreError } from "../../../MessageStore.ts"
+import * as Errors from "./errors.ts"
+
+const operationOf = (body: Exit.Exit<unknown, unknown> | undefined): string =>
+  body === undefined
+    ? "begin a transaction"
+    : Exit.isSuccess(body)
+    ? "commit a transaction"
+    : "roll back a transaction"
+
+const errorOf = (reason: Cause.Reason<unknown>): unknown =>
+  Cause.isFailReason(reason) ? reason.error : Cause.isDieReason(reason) ? reason.defect : undefined
+
+const judge = <A, E>(
+  cause: Cause.Cause<E | SqlError.SqlError>,
+  body: Exit.Exit<A, E> | undefined
+): Cause.Cause<E | MessageStoreError> => {
+  const own = body !== undefined && Exit.isFailure(body) ? body.cause.reasons : []
+  const ownErrors = new Set(own.map(errorOf))
+  const failures = cause.reasons.flatMap((reason) => {
+    const error = errorOf(reason)
+    return SqlError.isSqlError(error) && !ownErrors.has(error)
+      ? [Cause.makeFailReason(Errors.fromSqlError(error, operationOf(body)))]
+      : []
+  })
+  if (failures.length === 0) {
+    return cause as Cause.Cause<E>
+  }
+  // Beside a failed ROLLBACK, the driver has made the body's errors defects; they stay what they were.
+  return Cause.fromReasons<E | MessageStoreError>([...own, ...failures])
+}
+
+/**
+ * Begins with `begin`, unless the caller has chosen a `BeginTransaction` of
+ * their own. The choice ends with the BEGIN: inside, other clients begin as
+ * they always do.
+ *
+ * @internal
+ */
+export const make =
+  (sql: SqlClient.SqlClient, begin: string) =>
+  <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E | MessageStoreError, R> =>
+    Effect.withFiber<A, E | MessageStoreError, R>((fiber) => {
+      let body: Exit.Exit<A, E> | undefined
+      const observed = Effect.onExit(effect, (exit) => {
+        body = exit
+        return Effect.void
+      })
+      const chosen = fiber.getRef(SqlClient.BeginTransaction)
+      const run = chosen !== undefined || Context.getOrUndefined(fiber.context, sql.transactionService) !== undefined
+        ? sql.withTransaction(observed)
+        : observed.pipe(
+          Effect.provideService(SqlClient.BeginTransaction, undefined),
+          sql.withTransaction,
+          Effect.provideService(SqlClient.BeginTransaction, begin)
+        )
+      return Effect.catchCause(run, (cause) => Effect.failCause(judge(cause, body)))
+    })

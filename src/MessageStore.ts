@@ -1,0 +1,309 @@
+/**
+ * The contract between the library and a database: transactions, outbox rows,
+ * inbox marks and leases.
+ *
+ * The outbox and inbox own every policy (which part a row belongs to, when a
+ * lease may act, what a repeat means); a store moves rows. Each Layer
+ * (`Layers/SqlStore`, `Layers/Memory`) implements this file and passes
+ * `test/suites/store`.
+ *
+ * @since 0.1.0
+ */
+import type * as Arr from "effect/Array"
+import * as Context from "effect/Context"
+import type * as Duration from "effect/Duration"
+import type * as Effect from "effect/Effect"
+import * as Predicate from "effect/Predicate"
+import type * as Queue from "effect/Queue"
+import * as Schema from "effect/Schema"
+import type * as Scope from "effect/Scope"
+
+const ErrorTypeId = "~effect-events/MessageStore/MessageStoreError" as const
+
+/**
+ * How many parts the outbox has. A row's part is a pure function of topic and
+ * key; leases are held per part.
+ *
+ * @category constants
+ * @since 0.1.0
+ */
+export const parts = 64
+
+/**
+ * A row on its way into the outbox.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface OutboxRow {
+  /** 0 … `parts - 1`. */
+  readonly part: number
+  /** The message's identity as a UUID in text form. */
+  readonly messageKey: string
+  readonly topic: string
+  readonly key: string | null
+  readonly headers: { readonly [name: string]: string }
+  /** `null` is a tombstone. */
+  readonly payload: Uint8Array | null
+}
+
+/**
+ * A row as it lies in the outbox. Within a part, `id` grows in insertion order.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface StoredRow extends OutboxRow {
+  readonly id: bigint
+}
+
+/**
+ * The right to relay one part: `epoch` grows whenever the owner changes.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Lease {
+  readonly part: number
+  readonly epoch: bigint
+}
+
+/**
+ * Outbox rows. `append` belongs into a transaction; the rest is the relay's.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface OutboxRows {
+  /**
+   * Inserts rows in the order given, within the transaction of the calling
+   * fiber, and wakes the relays once that transaction has committed.
+   */
+  readonly append: (rows: Arr.NonEmptyReadonlyArray<OutboxRow>) => Effect.Effect<void, MessageStoreError>
+  /** Reads up to `limit` rows of the given parts, ordered by `(part, id)`, without locks. */
+  readonly read: (options: {
+    readonly parts: Arr.NonEmptyReadonlyArray<number>
+    readonly limit: number
+  }) => Effect.Effect<ReadonlyArray<StoredRow>, MessageStoreError>
+  /**
+   * Deletes exactly these rows, as far as `owner` still holds their part under
+   * the epoch given. Returns how many went.
+   */
+  readonly remove: (options: {
+    readonly owner: string
+    readonly leases: ReadonlyArray<Lease>
+    readonly rows: Arr.NonEmptyReadonlyArray<{ readonly part: number; readonly id: bigint }>
+  }) => Effect.Effect<number, MessageStoreError>
+  /**
+   * A queue that receives an element after rows were committed: by this
+   * process always, by others where the store can tell. Hints only; polling
+   * stays the truth.
+   */
+  readonly wakeups: Effect.Effect<Queue.Dequeue<void>, never, Scope.Scope>
+}
+
+/**
+ * Leases of outbox parts, on the database's clock.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Leases {
+  /** Says that `owner` lives for another `ttl`. Returns how many owners live. */
+  readonly beat: (owner: string, ttl: Duration.Duration) => Effect.Effect<number, MessageStoreError>
+  /** Parts whose lease is free or has run out. */
+  readonly free: Effect.Effect<ReadonlyArray<number>, MessageStoreError>
+  /**
+   * Renews those of `parts` that `owner` holds and takes those that are free;
+   * returns all leases that `owner` holds now. Parts of others stay theirs.
+   */
+  readonly hold: (options: {
+    readonly owner: string
+    readonly ttl: Duration.Duration
+    readonly parts: ReadonlyArray<number>
+  }) => Effect.Effect<ReadonlyArray<Lease>, MessageStoreError>
+  /** Gives parts back at once. */
+  readonly release: (owner: string, parts: ReadonlyArray<number>) => Effect.Effect<void, MessageStoreError>
+  /** Forgets an owner that stops. */
+  readonly leave: (owner: string) => Effect.Effect<void, MessageStoreError>
+}
+
+/**
+ * Marks of the messages that a handler has applied.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Inbox {
+  /** The small number under which a handler's marks are kept. Registers it when new. */
+  readonly consumer: (group: string, handler: string) => Effect.Effect<number, MessageStoreError>
+  /**
+   * Marks messages as applied, within the transaction of the calling fiber,
+   * and returns those that were not marked before. A concurrent claim of the
+   * same message waits for the other transaction's end.
+   */
+  readonly claim: (
+    consumer: number,
+    messageKeys: Arr.NonEmptyReadonlyArray<string>
+  ) => Effect.Effect<ReadonlySet<string>, MessageStoreError>
+  /** Forgets marks older than `retention`. Returns how many went. */
+  readonly prune: (retention: Duration.Duration) => Effect.Effect<number, MessageStoreError>
+}
+
+/**
+ * The service that keeps messages beside business data.
+ *
+ * **When to use**
+ *
+ * Programs name it only to provide a Layer; `Outbox` and
+ * `Consumer.exactlyOnce` are the fronts to use.
+ *
+ * @category services
+ * @since 0.1.0
+ */
+export class MessageStore extends Context.Service<MessageStore, {
+  /** Which database, for error messages and logs; never contains secrets. */
+  readonly dialect: string
+  /**
+   * Runs an effect inside a transaction: a new one, or a savepoint when the
+   * fiber is in one already. Never retries by itself.
+   */
+  readonly transaction: <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E | MessageStoreError, R>
+  /**
+   * Identifies the innermost transaction or savepoint that the fiber is in,
+   * by an object that is unique to it; `undefined` outside of any.
+   */
+  readonly level: Effect.Effect<object | undefined>
+  /** Whether an error means that the transaction lost a race and may simply run again (deadlock, serialization failure). */
+  readonly isConflict: (error: unknown) => boolean
+  readonly outbox: OutboxRows
+  readonly leases: Leases
+  readonly inbox: Inbox
+}>()("effect-events/MessageStore") {}
+
+/**
+ * The database could not be reached, or the connection was lost.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export class StoreUnreachable extends Schema.TaggedError<StoreUnreachable>("effect-events/MessageStore/Unreachable")(
+  "StoreUnreachable",
+  { operation: Schema.String, detail: Schema.String, cause: Schema.Defect() }
+) {
+  override get message() {
+    return `The database did not answer while trying to ${this.operation}: ${this.detail}. Check its address and that it runs.`
+  }
+}
+
+/**
+ * The database refused the login or the rights.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export class StoreDenied extends Schema.TaggedError<StoreDenied>("effect-events/MessageStore/Denied")("StoreDenied", {
+  operation: Schema.String,
+  detail: Schema.String,
+  cause: Schema.Defect()
+}) {
+  override get message() {
+    return `The database denied to ${this.operation}: ${this.detail}. Check user, password and rights.`
+  }
+}
+
+/**
+ * The library's tables are not there.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export class TablesMissing extends Schema.TaggedError<TablesMissing>("effect-events/MessageStore/TablesMissing")(
+  "TablesMissing",
+  { operation: Schema.String, detail: Schema.String, cause: Schema.Defect() }
+) {
+  override get message() {
+    return `A table of effect-events is missing (${this.operation}: ${this.detail}). ` +
+      `Let SqlStore.layer migrate, or apply the statements of SqlStore.migrations(dialect) with your own tool.`
+  }
+}
+
+/**
+ * The transaction lost a race: deadlock, serialization failure or lock timeout.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export class Conflict extends Schema.TaggedError<Conflict>("effect-events/MessageStore/Conflict")("Conflict", {
+  operation: Schema.String,
+  detail: Schema.String,
+  cause: Schema.Defect()
+}) {
+  override get message() {
+    return `The transaction lost a race while trying to ${this.operation}: ${this.detail}. Run it again.`
+  }
+}
+
+/**
+ * Any other failure of the database.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export class StoreFailed extends Schema.TaggedError<StoreFailed>("effect-events/MessageStore/Failed")("StoreFailed", {
+  operation: Schema.String,
+  detail: Schema.String,
+  cause: Schema.Defect()
+}) {
+  override get message() {
+    return `The database failed to ${this.operation}: ${this.detail}.`
+  }
+}
+
+/**
+ * Why a store operation failed.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export type MessageStoreErrorReason = StoreUnreachable | StoreDenied | TablesMissing | Conflict | StoreFailed
+
+/**
+ * Schema of `MessageStoreErrorReason`.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export const MessageStoreErrorReason = Schema.Union([
+  StoreUnreachable,
+  StoreDenied,
+  TablesMissing,
+  Conflict,
+  StoreFailed
+])
+
+/**
+ * A failed store operation; `reason` says why.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export class MessageStoreError
+  extends Schema.TaggedError<MessageStoreError>("effect-events/MessageStore/MessageStoreError")("MessageStoreError", {
+    reason: MessageStoreErrorReason
+  })
+{
+  readonly [ErrorTypeId] = ErrorTypeId
+  override readonly cause = this.reason
+  override get message() {
+    return this.reason.message
+  }
+}
+
+/**
+ * Checks for a `MessageStoreError`.
+ *
+ * @category guards
+ * @since 0.1.0
+ */
+export const isMessageStoreError = (u: unknown): u is MessageStoreError => Predicate.hasProperty(u, ErrorTypeId)

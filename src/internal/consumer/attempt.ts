@@ -1,0 +1,90 @@
+/**
+ * The judgement of a failed attempt: gathers what `FailurePolicy.decide` needs
+ * (the typed error, the schedule's next delay) and says what happens to the
+ * task.
+ *
+ * An attempt that a drain interrupted is not judged: it is no failure. An
+ * outage of the store is not the handler's failure either, and does not count.
+ *
+ * @internal
+ */
+import * as Cause from "effect/Cause"
+import * as Clock from "effect/Clock"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Option from "effect/Option"
+import * as Pull from "effect/Pull"
+import * as Schedule from "effect/Schedule"
+import * as Schema from "effect/Schema"
+import { decide } from "../../FailurePolicy.ts"
+import type { Failures, RetryStep, Task } from "./assignment.ts"
+import { Undecodable } from "./decode.ts"
+import type { Handler } from "./handler.ts"
+
+/** An attempt took longer than its policy allows, and was interrupted. */
+export class HandlerTimeout extends Schema.TaggedError<HandlerTimeout>("effect-events/Consumer/HandlerTimeout")(
+  "HandlerTimeout",
+  { handler: Schema.String, timeoutMillis: Schema.Number }
+) {
+  override get message() {
+    return `The handler "${this.handler}" did not end within ${this.timeoutMillis} ms and was interrupted. ` +
+      `If that is too short, set { timeout } in its failure policy.`
+  }
+}
+
+export const timeoutMillis = (handler: Handler): number =>
+  Duration.toMillis(Duration.fromInputUnsafe(handler.policy.timeout))
+
+export const timedOut = (handler: Handler): HandlerTimeout =>
+  new HandlerTimeout({ handler: handler.name, timeoutMillis: timeoutMillis(handler) })
+
+/** What becomes of a task after a failed attempt. */
+export type Verdict =
+  | { readonly _tag: "Ignore" }
+  | { readonly _tag: "Wait"; readonly afterMillis: number }
+  | { readonly _tag: "GiveUp"; readonly route: "save" | "discard" }
+
+/** How long an outage of the store is waited out. */
+const outageMillis = 1_000
+
+const errorOf = (cause: Cause.Cause<unknown>): { readonly value: unknown } | undefined =>
+  Option.match(Cause.findErrorOption(cause), { onNone: () => undefined, onSome: (value) => ({ value }) })
+
+/** Judges the failed attempt of one task, and keeps in the task what the next attempt needs. */
+export const judge = Effect.fnUntraced(function*(
+  handler: Handler,
+  task: Task,
+  cause: Cause.Cause<unknown>
+): Effect.fn.Return<Verdict> {
+  const error = errorOf(cause)
+  if (error !== undefined && handler.isOutage(error.value)) return { _tag: "Wait", afterMillis: outageMillis }
+  const now = yield* Clock.currentTimeMillis
+  const before = task.failures
+  const step: RetryStep = before?.step ?? (yield* Schedule.toStep(handler.policy.retry))
+  const nextDelay = yield* delayOf(step, now, error === undefined ? cause : error.value)
+  const lastDelay = nextDelay ?? before?.lastDelay ?? outageMillis
+  const undecodable = error !== undefined && error.value instanceof Undecodable
+  const decision = decide(handler.policy, { error, undecodable, nextDelay, lastDelay })
+  const failures: Failures = {
+    attempts: (before?.attempts ?? 0) + 1,
+    firstMillis: before?.firstMillis ?? now,
+    lastDelay,
+    step,
+    givenUp: decision._tag === "GiveUp" ? cause : undefined
+  }
+  task.failures = failures
+  switch (decision._tag) {
+    case "Ignore":
+      return { _tag: "Ignore" }
+    case "Retry":
+      return { _tag: "Wait", afterMillis: decision.afterMillis }
+    case "GiveUp":
+      return { _tag: "GiveUp", route: decision.route }
+  }
+})
+
+const delayOf = (step: RetryStep, now: number, input: unknown): Effect.Effect<number | undefined> =>
+  Pull.catchDone(
+    Effect.map(step(now, input), ([, delay]): number | undefined => Duration.toMillis(delay)),
+    () => Effect.undefined
+  )

@@ -1,0 +1,57 @@
+/**
+ * From a record to an event: envelope, bytes, schema. A record that does not
+ * decode is a failure of that record, never of the stream.
+ *
+ * @internal
+ */
+import * as Effect from "effect/Effect"
+import * as Schema from "effect/Schema"
+import * as SchemaParser from "effect/SchemaParser"
+import type { ConsumerRecord } from "../../Broker.ts"
+import * as Event from "../../Event.ts"
+import type * as Topic from "../../Topic.ts"
+import * as Envelope from "../wire/envelope.ts"
+
+/** The record is not what its topic's schema describes. */
+export class Undecodable extends Schema.TaggedError<Undecodable>("effect-events/Consumer/Undecodable")("Undecodable", {
+  detail: Schema.String,
+  cause: Schema.Defect()
+}) {
+  override get message() {
+    return `The record does not decode: ${this.detail}`
+  }
+}
+
+export type Decode = (
+  partition: number,
+  record: ConsumerRecord,
+  envelope: Envelope.Envelope,
+  attempt: number
+) => Effect.Effect<Event.Event<unknown>, Undecodable>
+
+const undecodable = (cause: unknown) =>
+  new Undecodable({ detail: cause instanceof Error ? cause.message : String(cause), cause })
+
+/** The decoder of a topic. A tombstone is offered to the schema as `null`. */
+export const make = (topic: Topic.Any): Decode => {
+  const decodeData = SchemaParser.decodeUnknownEffect(Schema.toCodecJson(topic.schema)) as (
+    data: unknown
+  ) => Effect.Effect<unknown, unknown>
+  const codec = topic.codec
+  return (partition, record, envelope, attempt) => {
+    let data: unknown
+    try {
+      data = envelope.data._tag === "Json"
+        ? envelope.data.json
+        : envelope.data.bytes === null
+        ? null
+        : codec.decode(envelope.data.bytes)
+    } catch (cause) {
+      return Effect.fail(undecodable(cause))
+    }
+    return Effect.mapBothEager(decodeData(data), {
+      onFailure: undecodable,
+      onSuccess: (payload) => Event.make(topic.name, partition, record, envelope, payload, attempt)
+    })
+  }
+}

@@ -1,0 +1,48 @@
+/**
+ * A handler as the engine sees it: which topic, how ordered, how many at a
+ * time, and an effect for a batch of events. The three modes (`idempotent`,
+ * `exactlyOnce`, `broadcast`) differ only in that effect; the worker does not
+ * know which it runs.
+ *
+ * @internal
+ */
+import type * as Arr from "effect/Array"
+import type * as Effect from "effect/Effect"
+import type * as Fiber from "effect/Fiber"
+import type * as Semaphore from "effect/Semaphore"
+import type * as Event from "../../Event.ts"
+import type { FailurePolicy } from "../../FailurePolicy.ts"
+import type * as Topic from "../../Topic.ts"
+import type { Assignment, Ordering, Task } from "./assignment.ts"
+import type { Ready, TakeLimits } from "./lanes.ts"
+
+/**
+ * Applies a batch: succeeds when every event of it is applied. Its services
+ * are those of the fiber that runs it.
+ */
+export type Apply = (events: Arr.NonEmptyReadonlyArray<Event.Event<unknown>>) => Effect.Effect<unknown, unknown>
+
+export interface Handler {
+  readonly name: string
+  readonly topic: Topic.Any
+  readonly ordering: Ordering
+  readonly slots: Semaphore.Semaphore
+  readonly policy: FailurePolicy<unknown>
+  readonly limits: TakeLimits
+  /** Whether a slot applies what it takes as one batch, or event by event. */
+  readonly batched: boolean
+  readonly apply: Apply
+  /** Whether a failure is the store's and not the handler's: it is waited out, without counting. */
+  readonly isOutage: (error: unknown) => boolean
+}
+
+/** What runs the tasks of one handler: a worker, or the pull of an open stream. */
+export interface Reader {
+  readonly topic: string
+  readonly ordering: Ordering
+  readonly ready: Ready<Task>
+  /** Says that something may be ready. Synchronous and cheap. */
+  readonly kick: () => void
+  /** Interrupts the fibers that run tasks of these assignments, and returns them. */
+  readonly interrupt: (assignments: ReadonlySet<Assignment>) => Array<Fiber.Fiber<unknown, unknown>>
+}

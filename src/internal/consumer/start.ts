@@ -1,0 +1,244 @@
+/**
+ * Starts consumers: checks what was defined, makes sure of topics and tables,
+ * turns definitions into handlers, and joins the group once for all of them.
+ *
+ * @internal
+ */
+import * as Arr from "effect/Array"
+import * as Context from "effect/Context"
+import * as Deferred from "effect/Deferred"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import type * as Scope from "effect/Scope"
+import * as Semaphore from "effect/Semaphore"
+import { Broker, type BrokerError, type ProducerRecord, type TopicRequirement } from "../../Broker.ts"
+import { isMessageStoreError, MessageStore, type MessageStoreError } from "../../MessageStore.ts"
+import * as EngineEvent from "../engineEvent.ts"
+import * as Shared from "../publisher/shared.ts"
+import * as DeadLetter from "../wire/deadLetter.ts"
+import { check, ConsumerError, type Definition, DuplicateHandler } from "./definition.ts"
+import * as ExactlyOnce from "./exactlyOnce.ts"
+import * as Group from "./group.ts"
+import type { Apply, Handler } from "./handler.ts"
+import * as Idempotent from "./idempotent.ts"
+import * as Pulls from "./pulls.ts"
+import * as Worker from "./worker.ts"
+
+/**
+ * Settings of a set of consumers that start together.
+ *
+ * @category options
+ * @since 0.1.0
+ */
+export interface Options {
+  /**
+   * How long running handlers may go on when the consumer stops, before they
+   * are interrupted and waited for another 5 s. Default: 20 seconds, below the
+   * 30 after which Kubernetes kills.
+   */
+  readonly shutdownTimeout?: Duration.Input | undefined
+}
+
+const consumerError = (reason: BrokerError | MessageStoreError) => new ConsumerError({ reason })
+
+/** Consumers that have started; `failed` ends only when one of them cannot go on. */
+export interface Started {
+  readonly failed: Effect.Effect<never, ConsumerError>
+}
+
+export const start = Effect.fnUntraced(function*(
+  definitions: ReadonlyArray<Definition>,
+  group: string,
+  options: Options | undefined
+): Effect.fn.Return<Started, ConsumerError, Broker | Scope.Scope> {
+  const broker = yield* Broker
+  const wrong = check(definitions, group)
+  if (wrong !== undefined) return yield* wrong
+  const grouped = definitions.filter((definition) => definition.mode !== "broadcast")
+  const broadcast = definitions.filter((definition) => definition.mode === "broadcast")
+  yield* register(broker, group, grouped)
+  yield* Effect.mapError(broker.ensureTopics(requirements(grouped, group, broadcast)), consumerError)
+  const shutdownTimeout = Duration.fromInputUnsafe(options?.shutdownTimeout ?? "20 seconds")
+  const writeDeadLetter = deadLetters(broker)
+  const handlers = yield* Effect.forEach(grouped, (definition) => handlerOf(definition, group))
+  const listeners = yield* Effect.forEach(broadcast, (definition) => handlerOf(definition, group))
+  const running: Array<Effect.Effect<never, BrokerError>> = []
+  if (Arr.isArrayNonEmpty(handlers)) {
+    const started = yield* Effect.mapError(
+      Group.make({
+        group,
+        readers: (finished) =>
+          Effect.forEach(handlers, (handler) => Worker.make({ group, handler, writeDeadLetter, finished })),
+        feed: (onSignal) => broker.subscribe({ group, topics: topicsOf(handlers), onSignal }),
+        shutdownTimeout
+      }),
+      consumerError
+    )
+    running.push(started.failed)
+  }
+  if (Arr.isArrayNonEmpty(listeners)) {
+    const started = yield* Effect.mapError(
+      Group.make({
+        group: "broadcast",
+        readers: (finished) =>
+          Effect.forEach(
+            listeners,
+            (handler) => Worker.make({ group: "broadcast", handler, writeDeadLetter, finished })
+          ),
+        feed: (onSignal) => broker.tail({ topics: topicsOf(listeners), onSignal }),
+        shutdownTimeout
+      }),
+      consumerError
+    )
+    running.push(started.failed)
+  }
+  return { failed: Effect.mapError(Effect.raceAllFirst(running), consumerError) }
+})
+
+/**
+ * Starts an open stream of one topic: `take` waits for committable events.
+ * Nothing is waited for when it stops, since whoever would commit is gone.
+ */
+export const startStream = Effect.fnUntraced(function*(
+  definition: Definition,
+  group: string
+): Effect.fn.Return<Started & Pulls.Pulls, ConsumerError, Broker | Scope.Scope> {
+  const broker = yield* Broker
+  const wrong = check([definition], group)
+  if (wrong !== undefined) return yield* wrong
+  yield* register(broker, group, [definition])
+  yield* Effect.mapError(broker.ensureTopics(requirements([definition], group, [])), consumerError)
+  const handler = yield* handlerOf(definition, group)
+  const pulls = Deferred.makeUnsafe<Pulls.Pulls>()
+  const { failed } = yield* Effect.mapError(
+    Group.make({
+      group,
+      readers: (finished) =>
+        Effect.gen(function*() {
+          const made = yield* Pulls.make({ group, handler, writeDeadLetter: deadLetters(broker), finished })
+          yield* Deferred.succeed(pulls, made)
+          return [made.reader]
+        }),
+      feed: (onSignal) => broker.subscribe({ group, topics: [handler.topic.name], onSignal }),
+      shutdownTimeout: Duration.zero
+    }),
+    consumerError
+  )
+  return { ...yield* Deferred.await(pulls), failed: Effect.mapError(failed, consumerError) }
+})
+
+const topicsOf = (handlers: ReadonlyArray<Handler>): Array<string> =>
+  Array.from(new Set(handlers.map((handler) => handler.topic.name)))
+
+// --- one topic, one group, one process: once ---
+
+const registries = new WeakMap<Broker["Service"], Set<string>>()
+
+const register = (broker: Broker["Service"], group: string, definitions: ReadonlyArray<Definition>) =>
+  Effect.acquireRelease(
+    Effect.suspend(() => {
+      const registry = registries.get(broker) ?? new Set<string>()
+      registries.set(broker, registry)
+      const topics = Array.from(new Set(definitions.map((definition) => definition.topic.name)))
+      const taken = topics.find((topic) => registry.has(`${group}\u0000${topic}`))
+      if (taken !== undefined) {
+        return Effect.fail(
+          new ConsumerError({
+            reason: new DuplicateHandler({
+              group,
+              topic: taken,
+              detail:
+                `"${taken}" is consumed in group "${group}" by this process already, so each would see a part of it. ` +
+                `Give both consumers to one Consumer.layer or Consumer.all.`
+            })
+          })
+        )
+      }
+      const ids = topics.map((topic) => `${group}\u0000${topic}`)
+      for (const id of ids) registry.add(id)
+      return Effect.succeed({ registry, ids })
+    }),
+    ({ ids, registry }) =>
+      Effect.sync(() => {
+        for (const id of ids) registry.delete(id)
+      })
+  )
+
+// --- topics ---
+
+const requirements = (
+  grouped: ReadonlyArray<Definition>,
+  group: string,
+  broadcast: ReadonlyArray<Definition>
+): Array<TopicRequirement> => {
+  const byName = new Map<string, TopicRequirement>()
+  for (const { topic } of [...grouped, ...broadcast]) {
+    const known = byName.get(topic.name)
+    byName.set(topic.name, { name: topic.name, create: known?.create ?? topic.create })
+  }
+  for (const { policy, topic } of grouped) {
+    // `block` and `discard` write no dead letters.
+    if (policy.exhausted !== "save") continue
+    const name = DeadLetter.topicName(topic.name, group)
+    byName.set(name, { name, create: topic.create ?? {} })
+  }
+  return Array.from(byName.values())
+}
+
+const deadLetterTimeout = Duration.seconds(30)
+
+const deadLetters = (broker: Broker["Service"]) => (topic: string, record: ProducerRecord) =>
+  Effect.flatMap(Shared.lanes(broker), (lanes) =>
+    Effect.flatMap(
+      lanes.send([{ ...record, topic, bytes: record.value === null ? 0 : record.value.length }], deadLetterTimeout),
+      ([outcome]) => Effect.asVoid(outcome!)
+    ))
+
+// --- handlers ---
+
+const handlerOf = Effect.fnUntraced(function*(definition: Definition, group: string) {
+  const { batch, concurrency, mode, name, ordering, policy, topic } = definition
+  const store = Context.getOrUndefined(yield* Effect.context<never>(), MessageStore)
+  const transactional = mode === "exactlyOnce" && store !== undefined ? store : undefined
+  const handler: Handler = {
+    name,
+    topic,
+    ordering,
+    policy,
+    slots: typeof concurrency === "number" ? Semaphore.makeUnsafe(concurrency) : concurrency,
+    limits: batch === undefined
+      ? { maxSize: 64, maxBytes: Infinity, maxLanes: 1 }
+      : { ...batch, maxLanes: Infinity },
+    batched: batch !== undefined,
+    apply: transactional === undefined ? plain(definition) : yield* exactlyOnce(definition, transactional, group),
+    isOutage: (error) => transactional !== undefined && isMessageStoreError(error) && !transactional.isConflict(error)
+  }
+  return handler
+})
+
+const plain = ({ batch, handle }: Definition): Apply =>
+  batch === undefined ? Idempotent.each((event) => handle([event])) : Idempotent.batch(handle)
+
+const exactlyOnce = Effect.fnUntraced(function*(
+  { batch, handle, name, topic }: Definition,
+  store: MessageStore["Service"],
+  group: string
+) {
+  const consumer = yield* Effect.mapError(store.inbox.consumer(group, name), consumerError)
+  return ExactlyOnce.make(
+    store,
+    consumer,
+    batch === undefined ? ExactlyOnce.each((event) => handle([event])) : handle,
+    (events) =>
+      Effect.forEach(events, (event) =>
+        EngineEvent.log({
+          _tag: "Duplicate",
+          topic: topic.name,
+          partition: event.partition,
+          offset: event.offset,
+          group,
+          handler: name,
+          messageId: event.id
+        }), { discard: true })
+  )
+})

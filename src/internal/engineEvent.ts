@@ -1,0 +1,99 @@
+/**
+ * Everything the engine has to say, as data: what happened, at which level,
+ * in which sentence. Logs read this table; nothing else of the engine logs.
+ *
+ * Emitted at transitions and per batch, never per record, apart from failures.
+ *
+ * @internal
+ */
+import type * as Cause from "effect/Cause"
+import * as Effect from "effect/Effect"
+
+interface Place {
+  readonly topic: string
+  readonly partition: number
+}
+
+export interface At extends Place {
+  readonly offset: bigint
+  readonly group: string
+  readonly handler: string
+  readonly messageId: string
+}
+
+export type EngineEvent =
+  | { readonly _tag: "Joined"; readonly group: string; readonly topics: string }
+  | ({ readonly _tag: "Assigned"; readonly group: string; readonly epoch: number } & Place)
+  | ({ readonly _tag: "Revoked"; readonly group: string; readonly epoch: number } & Place)
+  | ({ readonly _tag: "Lost"; readonly group: string; readonly epoch: number } & Place)
+  | { readonly _tag: "DrainOverdue"; readonly group: string; readonly running: number; readonly setting: string }
+  | { readonly _tag: "Committed"; readonly group: string; readonly partitions: number }
+  | { readonly _tag: "CommitFenced"; readonly group: string; readonly reason: string }
+  | { readonly _tag: "CommitFailed"; readonly group: string; readonly reason: string }
+  | { readonly _tag: "Left"; readonly group: string }
+  | { readonly _tag: "Restarting"; readonly group: string; readonly reason: string; readonly afterMillis: number }
+  | ({ readonly _tag: "Handled"; readonly attempt: number } & At)
+  | ({ readonly _tag: "Duplicate" } & At)
+  | ({
+    readonly _tag: "Retrying"
+    readonly attempt: number
+    readonly afterMillis: number
+    readonly cause: Cause.Cause<unknown>
+  } & At)
+  | ({ readonly _tag: "Conflict"; readonly cause: Cause.Cause<unknown> } & At)
+  | ({ readonly _tag: "Ignored"; readonly cause: Cause.Cause<unknown> } & At)
+  | ({
+    readonly _tag: "DeadLetter"
+    readonly attempt: number
+    readonly deadLetterTopic: string
+    readonly cause: Cause.Cause<unknown>
+  } & At)
+  | ({ readonly _tag: "DeadLetterUnwritten"; readonly afterMillis: number; readonly cause: Cause.Cause<unknown> } & At)
+  | ({ readonly _tag: "Discarded"; readonly attempt: number; readonly cause: Cause.Cause<unknown> } & At)
+  | { readonly _tag: "RelayStarted"; readonly instance: string }
+  | { readonly _tag: "PartsHeld"; readonly instance: string; readonly parts: number }
+  | { readonly _tag: "Relayed"; readonly instance: string; readonly rows: number }
+  | { readonly _tag: "RelayFailed"; readonly instance: string; readonly reason: string; readonly afterMillis: number }
+  | { readonly _tag: "LeaseOverdue"; readonly instance: string; readonly parts: number }
+  | { readonly _tag: "RelayStopped"; readonly instance: string }
+
+type Level = "Debug" | "Info" | "Warn" | "Error"
+
+/** Level and sentence of each event. */
+export const table: { readonly [Tag in EngineEvent["_tag"]]: readonly [Level, string] } = {
+  Joined: ["Info", "Joined the group"],
+  Assigned: ["Info", "Partition assigned"],
+  Revoked: ["Info", "Partition drained and given back"],
+  Lost: ["Warn", "Partition lost: nothing of it is committed any more"],
+  DrainOverdue: ["Warn", "Handlers outlived the drain and were interrupted"],
+  Committed: ["Debug", "Offsets committed"],
+  CommitFenced: ["Warn", "A commit came after its assignment had ended and was dropped"],
+  CommitFailed: ["Warn", "A commit failed and will be tried again"],
+  Left: ["Info", "Left the group"],
+  Restarting: ["Error", "The consumer failed and starts again"],
+  Handled: ["Debug", "Event handled"],
+  Duplicate: ["Debug", "Event recognised as applied already and skipped"],
+  Retrying: ["Warn", "The handler failed and will be tried again"],
+  Conflict: ["Debug", "The transaction lost a race and runs again"],
+  Ignored: ["Debug", "The handler's failure is ignored by its policy"],
+  DeadLetter: ["Error", "The handler gave up: the event went to the dead-letter topic"],
+  DeadLetterUnwritten: ["Error", "A dead letter could not be written: its key waits"],
+  Discarded: ["Error", "The handler gave up: the event is discarded"],
+  RelayStarted: ["Info", "Outbox relay started"],
+  PartsHeld: ["Info", "Outbox parts held"],
+  Relayed: ["Debug", "Outbox rows relayed"],
+  RelayFailed: ["Warn", "The outbox relay failed and will go on"],
+  LeaseOverdue: ["Warn", "A lease came too near to its end: its rows wait for the next renewal"],
+  RelayStopped: ["Info", "Outbox relay stopped"]
+}
+
+/** Logs an event: a constant sentence, the rest as annotations. */
+export const log = (event: EngineEvent): Effect.Effect<void> => {
+  const [level, sentence] = table[event._tag]
+  const { _tag, ...rest } = event
+  const { cause, ...fields } = rest as { readonly cause?: Cause.Cause<unknown>; readonly [name: string]: unknown }
+  const message = cause === undefined
+    ? Effect.logWithLevel(level)(sentence)
+    : Effect.logWithLevel(level)(sentence, cause)
+  return Effect.annotateLogs(message, fields)
+}

@@ -1,0 +1,187 @@
+/**
+ * Sends committed outbox rows to the broker, in order, with any number of
+ * instances.
+ *
+ * Each part has one owner at a time (`lease.ts`). The owner reads its parts in
+ * order, checks its deadline, sends, and deletes by exact id what the broker
+ * acknowledged. So a crash at any point sends rows again and never loses one;
+ * and rows of one key leave in commit order, since one key lies in one part
+ * and in one partition, and what follows a failure in a partition is not sent.
+ *
+ * @internal
+ */
+import * as Arr from "effect/Array"
+import * as Cause from "effect/Cause"
+import * as Clock from "effect/Clock"
+import { uuidV7Unsafe } from "effect/crypto/SecureRandom"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Queue from "effect/Queue"
+import * as Random from "effect/Random"
+import * as Semaphore from "effect/Semaphore"
+import type { Broker, BrokerError } from "../../Broker.ts"
+import { type MessageStore, type MessageStoreError, parts, type StoredRow } from "../../MessageStore.ts"
+import * as EngineEvent from "../engineEvent.ts"
+import * as Lanes from "../publisher/lanes.ts"
+import * as Envelope from "../wire/envelope.ts"
+import * as Lease from "./lease.ts"
+import * as Parts from "./parts.ts"
+
+export interface Settings {
+  readonly lease: Duration.Duration
+  readonly batchSize: number
+}
+
+/** Least time that must be left of a lease to begin a send. */
+const leastMillis = 500
+const shortestPollMillis = 20
+const longestPollMillis = 1_000
+const longestBackOffMillis = 10_000
+
+const messageOf = (row: StoredRow, source: string): Lanes.Message => ({
+  topic: row.topic,
+  key: row.key,
+  value: row.payload,
+  headers: row.headers[Envelope.source] === undefined ? { ...row.headers, [Envelope.source]: source } : row.headers,
+  bytes: sizeOf(row)
+})
+
+const sizeOf = (row: StoredRow): number => {
+  let bytes = (row.key?.length ?? 0) * 3 + (row.payload?.length ?? 0)
+  for (const name in row.headers) bytes += name.length + row.headers[name]!.length * 3
+  return bytes
+}
+
+interface Batch {
+  readonly rows: number
+  readonly more: boolean
+  readonly refused: Cause.Cause<BrokerError> | undefined
+}
+
+/** Starts a relay; it stops with the scope, after the batch in flight, and hands its parts over at once. */
+export const start = Effect.fnUntraced(function*(options: {
+  readonly broker: Broker["Service"]
+  readonly store: MessageStore["Service"]
+  readonly settings: Settings
+}) {
+  const { broker, settings, store } = options
+  const instance = uuidV7Unsafe()
+  const ttlMillis = Duration.toMillis(settings.lease)
+  const clock = yield* Clock.Clock
+  const producer = yield* broker.producer
+  const lanes = yield* Lanes.make({ producer, address: broker.address })
+  const wakeups = yield* store.outbox.wakeups
+  // Leases change only between batches.
+  const between = Semaphore.makeUnsafe(1)
+  let held = Lease.none
+
+  // --- leases ---
+
+  const renew = Effect.gen(function*() {
+    const asked = clock.currentTimeNanosUnsafe()
+    const living = yield* store.leases.beat(instance, settings.lease)
+    const plan = Lease.plan(Array.from(held.leases.keys()), living, parts)
+    if (plan.surplus.length > 0) yield* between.withPermit(giveBack(plan.surplus))
+    const free = plan.wanted > 0 ? yield* store.leases.free : []
+    const taken = (yield* Random.shuffle(free)).slice(0, plan.wanted)
+    const leases = yield* store.leases.hold({ owner: instance, ttl: settings.lease, parts: [...plan.keep, ...taken] })
+    const before = held.leases.size
+    held = Lease.held(leases, asked, ttlMillis)
+    if (held.leases.size !== before) {
+      yield* EngineEvent.log({ _tag: "PartsHeld", instance, parts: held.leases.size })
+    }
+  })
+
+  const giveBack = (surplus: ReadonlyArray<number>) =>
+    Effect.suspend(() => {
+      const leases = new Map(held.leases)
+      for (const part of surplus) leases.delete(part)
+      held = { ...held, leases }
+      return store.leases.release(instance, surplus)
+    })
+
+  // --- rows ---
+
+  let readAfter: number | undefined = undefined
+
+  /** Relays one batch. `more`: the read was full, so another follows at once. What was refused stays and is tried again. */
+  const batch: Effect.Effect<Batch, MessageStoreError> = Effect.gen(function*() {
+    const leases = held.leases
+    const owned = Parts.next(Array.from(leases.keys()).sort((a, b) => a - b), readAfter)
+    if (!Arr.isReadonlyArrayNonEmpty(owned)) return { rows: 0, more: false, refused: undefined }
+    const rows = yield* store.outbox.read({ parts: owned, limit: settings.batchSize })
+    const wrapped = readAfter !== undefined
+    readAfter = Parts.after(rows, settings.batchSize)
+    if (rows.length === 0) return { rows: 0, more: wrapped, refused: undefined }
+    // The check that keeps order against a frozen owner: right before the send.
+    const left = Lease.leftMillis(held, clock.currentTimeNanosUnsafe())
+    if (left < leastMillis) {
+      yield* EngineEvent.log({ _tag: "LeaseOverdue", instance, parts: leases.size })
+      return { rows: 0, more: false, refused: undefined }
+    }
+    const outcomes = yield* lanes.send(rows.map((row) => messageOf(row, broker.source)), Duration.millis(left))
+    const sent = rows.filter((_, i) => Exit.isSuccess(outcomes[i]!))
+    if (Arr.isArrayNonEmpty(sent)) {
+      yield* store.outbox.remove({ owner: instance, leases: Array.from(leases.values()), rows: sent })
+      yield* EngineEvent.log({ _tag: "Relayed", instance, rows: sent.length })
+    }
+    const failure = outcomes.find(Exit.isFailure)
+    return { rows: sent.length, more: readAfter !== undefined || wrapped, refused: failure?.cause }
+  })
+
+  const idle = (pollMillis: number) =>
+    Effect.flatMap(
+      Random.nextBetween(pollMillis * 0.75, pollMillis * 1.25),
+      (millis) => Effect.raceFirst(Queue.take(wakeups), Effect.sleep(millis))
+    )
+
+  const relay = Effect.gen(function*() {
+    let pollMillis = shortestPollMillis
+    let failures = 0
+    while (true) {
+      const exit = yield* Effect.exit(between.withPermit(Effect.uninterruptible(batch)))
+      const cause = Exit.isFailure(exit) ? exit.cause : exit.value.refused
+      const rows = Exit.isSuccess(exit) ? exit.value.rows : 0
+      if (cause !== undefined) yield* failed(cause, Math.min(longestBackOffMillis, 100 * 2 ** failures))
+      // What can go on goes on: only a batch of which nothing left is waited for.
+      if (cause !== undefined && rows === 0) {
+        yield* Effect.sleep(Math.min(longestBackOffMillis, 100 * 2 ** failures++))
+        continue
+      }
+      failures = 0
+      pollMillis = rows > 0 ? shortestPollMillis : Math.min(longestPollMillis, pollMillis * 2)
+      if (Exit.isSuccess(exit) && !exit.value.more) yield* idle(pollMillis)
+    }
+  })
+
+  const failed = (cause: Cause.Cause<unknown>, afterMillis: number) => {
+    const reason = Cause.squash(cause)
+    return EngineEvent.log({
+      _tag: "RelayFailed",
+      instance,
+      reason: reason instanceof Error ? reason.message : String(reason),
+      afterMillis
+    })
+  }
+
+  const leasing = Effect.gen(function*() {
+    while (true) {
+      yield* Effect.sleep(ttlMillis / 3)
+      yield* Effect.catchCause(renew, (cause) => failed(cause, ttlMillis / 3))
+    }
+  })
+
+  yield* renew
+  yield* EngineEvent.log({ _tag: "RelayStarted", instance })
+  // Runs after both fibers have ended, since it is registered before them.
+  yield* Effect.addFinalizer(() =>
+    store.leases.release(instance, Array.from(held.leases.keys())).pipe(
+      Effect.andThen(store.leases.leave(instance)),
+      Effect.ignore({ log: "Warn" }),
+      Effect.andThen(EngineEvent.log({ _tag: "RelayStopped", instance }))
+    )
+  )
+  yield* Effect.forkScoped(leasing)
+  yield* Effect.forkScoped(relay)
+})

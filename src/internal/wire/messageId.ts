@@ -1,0 +1,31 @@
+/**
+ * The identity of a message, as the inbox keeps it: 16 bytes, written as a
+ * UUID. Pure.
+ *
+ * An id that is a UUIDv7 is its own key, so keys are time-ordered and pruned
+ * cheaply. Any other id is hashed together with its source, since ids of two
+ * producers may be equal; the time is left out, so that a caller's id that is
+ * published again is still recognised.
+ *
+ * @internal
+ */
+import { createHash } from "node:crypto"
+
+const uuidV7 = /^[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$/
+
+const asUuid = (hex: string): string =>
+  `${hex.slice(0, 8)}-${hex.slice(8, 12)}-${hex.slice(12, 16)}-${hex.slice(16, 20)}-${hex.slice(20, 32)}`
+
+export const messageKey = (id: string, source: string): string => {
+  const lower = id.length === 36 ? id.toLowerCase() : id
+  return uuidV7.test(lower)
+    ? lower
+    : asUuid(createHash("sha256").update(source).update("\u0000").update(id).digest("hex").slice(0, 32))
+}
+
+/**
+ * The id of a record that carries none. The broker's timestamp belongs to it,
+ * since offsets start again when a topic is deleted and created anew.
+ */
+export const derivedId = (topic: string, partition: number, offset: bigint, timestamp: number): string =>
+  `${topic}/${partition}/${offset}/${timestamp}`

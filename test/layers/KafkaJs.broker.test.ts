@@ -1,0 +1,26 @@
+/** The KafkaJs Layer against the conformance suite of brokers. */
+import { describe } from "@effect/vitest"
+import * as KafkaJs from "../../src/Layers/KafkaJs.ts"
+import { brokerSuite } from "../suites/broker/index.ts"
+import { kafkaBrokers, requireOrSkip } from "../support/services.ts"
+import { outside } from "./kafkajs/outside.ts"
+
+describe.skipIf(requireOrSkip("kafka"))("with a real Kafka", () => {
+  const brokers = kafkaBrokers ?? []
+  const { addPartitions, deleteTopic, expire, skipOffsets } = outside(brokers)
+  const options: KafkaJs.Options = {
+    brokers,
+    clientId: "conformance",
+    // Short, so that a case is not mostly waiting.
+    heartbeatInterval: "500 millis",
+    sessionTimeout: "6 seconds",
+    metadataMaxAge: "1 second"
+  }
+  brokerSuite("KafkaJs", KafkaJs.layer(options), {
+    ...KafkaJs.features.broker,
+    addPartitions,
+    deleteTopic,
+    expire,
+    skipOffsets
+  })
+})

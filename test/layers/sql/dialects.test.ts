@@ -1,0 +1,30 @@
+import { assert, describe, it } from "@effect/vitest"
+import { piecesOf } from "../../../src/Layers/internal/sql/dialect.ts"
+import { postgres } from "../../../src/Layers/internal/sql/postgres.ts"
+import { sqlite } from "../../../src/Layers/internal/sql/sqlite.ts"
+
+const location = { schema: undefined, tablePrefix: "effect_events_" }
+
+describe("SQL dialects", () => {
+  it("have the same statements in the same order, so that they can be read side by side", () => {
+    assert.deepStrictEqual(Object.keys(sqlite(location)), Object.keys(postgres(location)))
+  })
+
+  it("have the same migrations", () => {
+    const steps = (dialect: ReturnType<typeof postgres>) => dialect.migrations.map(({ id, name }) => ({ id, name }))
+    assert.deepStrictEqual(steps(sqlite(location)), steps(postgres(location)))
+  })
+
+  it("insert any number of rows with at most nine texts, in order", () => {
+    const sizes = new Set<number>()
+    for (let count = 1; count <= 1_100; count++) {
+      const items = Array.from({ length: count }, (_, n) => n)
+      const pieces = piecesOf(items)
+      assert.deepStrictEqual(pieces.flat(), items)
+      for (const piece of pieces) {
+        sizes.add(piece.length)
+      }
+    }
+    assert.deepStrictEqual([...sizes].sort((a, b) => a - b), [1, 2, 4, 8, 16, 32, 64, 128, 256])
+  })
+})

@@ -1,0 +1,188 @@
+import * as SqliteClient from "@effect/sql-sqlite-node/SqliteClient"
+import { assert, describe, it } from "@effect/vitest"
+import * as Effect from "effect/Effect"
+import * as Fiber from "effect/Fiber"
+import * as Layer from "effect/Layer"
+import * as Option from "effect/Option"
+import * as Reactivity from "effect/reactivity/Reactivity"
+import * as SqlClient from "effect/sql/SqlClient"
+import * as Statement from "effect/sql/Statement"
+import * as SqlStore from "../../../src/Layers/SqlStore.ts"
+import type { MessageStore } from "../../../src/MessageStore.ts"
+import { requireOrSkip } from "../../support/services.ts"
+import { freshFile, freshSchema, instance, postgresInstance, reasonOf, row, sqliteInstance } from "./databases.ts"
+
+/** A store works if a row goes through it. */
+const works = Effect.fnUntraced(function*(store: MessageStore["Service"]) {
+  const written = row()
+  yield* store.transaction(store.outbox.append([written]))
+  const [read] = yield* store.outbox.read({ parts: [0], limit: 1 })
+  assert.strictEqual(read?.messageKey, written.messageKey)
+  assert.lengthOf(yield* store.leases.free, 64)
+})
+
+/** Runs printed migrations as another tool would: statement by statement. */
+const apply = Effect.fnUntraced(function*(
+  sql: SqlClient.SqlClient,
+  migrations: ReturnType<typeof SqlStore.migrations>
+) {
+  for (const migration of migrations) {
+    for (const statement of migration.sql.split(";\n\n")) {
+      yield* sql.unsafe(statement)
+    }
+  }
+})
+
+const evil = "x\"; drop table orders; --"
+
+describe.skipIf(requireOrSkip("postgres"))("migrations on Postgres", () => {
+  it.live("eight instances that start at once create the schema and its tables once", () =>
+    Effect.gen(function*() {
+      const schema = yield* freshSchema
+      const instances = yield* Effect.all(
+        Array.from({ length: 8 }, () => postgresInstance(schema, { maxConnections: 2 })),
+        { concurrency: "unbounded" }
+      )
+      const { sql, store } = instances[7]!
+      yield* works(store)
+      assert.lengthOf(yield* sql`select * from ${sql(`${schema}.effect_events_migrations`)}`, 1)
+    }))
+
+  it.live("what migrations() prints can be applied by hand, twice, and given back to the Layer later", () =>
+    Effect.gen(function*() {
+      const schema = yield* freshSchema
+      const { sql } = yield* postgresInstance(yield* freshSchema)
+      const printed = SqlStore.migrations("pg", { schema, tablePrefix: "shop_" })
+      yield* apply(sql, printed)
+      yield* apply(sql, printed)
+      const byHand = yield* postgresInstance(schema, {}, { tablePrefix: "shop_", migrate: false })
+      yield* works(byHand.store)
+      const { store } = yield* postgresInstance(schema, {}, { tablePrefix: "shop_" })
+      assert.lengthOf(yield* store.outbox.read({ parts: [0], limit: 10 }), 1)
+    }))
+
+  it.live("without tables and without migrating, the Layer fails with TablesMissing, names them and says what to do", () =>
+    Effect.gen(function*() {
+      const reason = yield* reasonOf(postgresInstance(yield* freshSchema, {}, { migrate: false }))
+      assert.strictEqual(reason._tag, "TablesMissing")
+      assert.include(reason.message, "effect_events_outbox")
+      assert.include(reason.message, "SqlStore.migrations")
+    }))
+
+  it.live("a table that disappears later is TablesMissing too", () =>
+    Effect.gen(function*() {
+      const schema = yield* freshSchema
+      const { sql, store } = yield* postgresInstance(schema)
+      yield* sql`drop table ${sql(`${schema}.effect_events_outbox`)}`
+      assert.strictEqual((yield* reasonOf(store.outbox.append([row()])))._tag, "TablesMissing")
+    }))
+
+  it.live("names that are no identifiers never reach the database", () =>
+    Effect.gen(function*() {
+      const schema = yield* reasonOf(postgresInstance(evil))
+      assert.strictEqual(schema._tag, "StoreFailed")
+      assert.include(schema.message, "schema name")
+      assert.throws(() => SqlStore.migrations("pg", { schema: evil }), "schema name")
+    }))
+})
+
+describe("migrations on SQLite", () => {
+  it.live("eight instances that start at once create the tables once", () =>
+    Effect.gen(function*() {
+      const file = yield* freshFile
+      const instances = yield* Effect.all(Array.from({ length: 8 }, () => sqliteInstance(file)), {
+        concurrency: "unbounded"
+      })
+      const { sql, store } = instances[7]!
+      yield* works(store)
+      assert.lengthOf(yield* sql`select * from effect_events_migrations`, 1)
+    }))
+
+  it.live("a migration waits while another process writes", () =>
+    Effect.gen(function*() {
+      const file = yield* freshFile
+      const other = yield* sqliteInstance(file, { tablePrefix: "other_" })
+      const start = yield* other.store.transaction(Effect.gen(function*() {
+        const start = yield* Effect.forkDetach(Effect.scoped(Effect.andThen(sqliteInstance(file), Effect.void)))
+        const early = yield* Effect.timeoutOption(Fiber.await(start), "50 millis")
+        assert.isTrue(Option.isNone(early))
+        return start
+      }))
+      yield* Fiber.join(start)
+      yield* works((yield* sqliteInstance(file, { migrate: false })).store)
+    }))
+
+  it.live("what migrations() prints can be applied by hand, twice, and given back to the Layer later", () =>
+    Effect.gen(function*() {
+      const file = yield* freshFile
+      const { sql } = yield* sqliteInstance(file)
+      const printed = SqlStore.migrations("sqlite", { tablePrefix: "shop_" })
+      yield* apply(sql, printed)
+      yield* apply(sql, printed)
+      const byHand = yield* sqliteInstance(file, { tablePrefix: "shop_", migrate: false })
+      yield* works(byHand.store)
+      const { store } = yield* sqliteInstance(file, { tablePrefix: "shop_" })
+      assert.lengthOf(yield* store.outbox.read({ parts: [0], limit: 10 }), 1)
+    }))
+
+  it.live("without tables and without migrating, the Layer fails with TablesMissing and names them", () =>
+    Effect.gen(function*() {
+      const reason = yield* reasonOf(sqliteInstance(yield* freshFile, { migrate: false }))
+      assert.strictEqual(reason._tag, "TablesMissing")
+      assert.include(reason.message, "effect_events_inbox")
+    }))
+
+  it.live("a table that disappears later is TablesMissing too", () =>
+    Effect.gen(function*() {
+      const { sql, store } = yield* sqliteInstance(yield* freshFile)
+      yield* sql`drop table effect_events_outbox`
+      assert.strictEqual((yield* reasonOf(store.outbox.append([row()])))._tag, "TablesMissing")
+    }))
+
+  it.live("names that are no identifiers never reach the database", () =>
+    Effect.gen(function*() {
+      const reason = yield* reasonOf(sqliteInstance(":memory:", { tablePrefix: evil }))
+      assert.include(reason.message, "table prefix")
+    }))
+
+  it.live("a schema on SQLite is refused with a way out", () =>
+    Effect.gen(function*() {
+      const reason = yield* reasonOf(sqliteInstance(":memory:", { schema: "messaging" }))
+      assert.include(reason.message, "put it into the table prefix")
+    }))
+
+  it.live("result and query transforms of the client do not reach the store's own statements", () =>
+    Effect.gen(function*() {
+      const { store } = yield* instance(SqliteClient.layer({
+        filename: ":memory:",
+        transformQueryNames: (name) => name.toUpperCase(),
+        transformResultNames: (name) => name.split("").reverse().join("")
+      }))
+      yield* works(store)
+    }))
+})
+
+describe("other databases", () => {
+  it.live("a database that is not supported is refused, with those that are", () =>
+    Effect.gen(function*() {
+      const mysql = Layer.effect(
+        SqlClient.SqlClient,
+        SqlClient.make({
+          acquirer: Effect.die(new Error("no connection should be asked for")),
+          compiler: Statement.makeCompiler({
+            dialect: "mysql",
+            placeholder: () => "?",
+            onIdentifier: Statement.defaultEscape("`"),
+            onCustom: () => ["", []],
+            onRecordUpdate: () => ["", []]
+          }),
+          driver: "mysql2",
+          spanAttributes: []
+        })
+      ).pipe(Layer.provide(Reactivity.layer))
+      const reason = yield* reasonOf(instance(mysql))
+      assert.strictEqual(reason._tag, "StoreFailed")
+      assert.include(reason.message, "mysql")
+      assert.include(reason.message, "pg or sqlite")
+    }))
+})

@@ -1,0 +1,38 @@
+import { defineConfig } from "vitest/config"
+
+/**
+ * Resolves `effect-events/...` to src/*.ts, as tsconfig.base.json does. It is
+ * in NODE_OPTIONS too, so that processes that a test spawns see the same.
+ */
+const sourceCondition = "effect-events-source"
+
+const needsServices = ["test/layers/**/*.test.ts", "test/e2e/**/*.test.ts"]
+
+export default defineConfig({
+  resolve: { conditions: [sourceCondition] },
+  ssr: { resolve: { conditions: [sourceCondition] } },
+  test: {
+    env: { NODE_OPTIONS: `--conditions=${sourceCondition}` },
+    projects: [
+      {
+        extends: true,
+        test: {
+          name: "unit",
+          include: ["test/**/*.test.ts"],
+          exclude: needsServices
+        }
+      },
+      {
+        extends: true,
+        test: {
+          name: "integration",
+          include: needsServices,
+          globalSetup: "test/support/obtainServices.ts",
+          testTimeout: 60_000,
+          hookTimeout: 60_000,
+          maxWorkers: 2
+        }
+      }
+    ]
+  }
+})
