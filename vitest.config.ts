@@ -30,7 +30,9 @@ export default defineConfig({
           globalSetup: "test/support/obtainServices.ts",
           testTimeout: 60_000,
           hookTimeout: 60_000,
-          maxWorkers: 2
+          maxWorkers: 2,
+          // After the unit tests, which would take the cores that a broker needs to keep its time limits.
+          sequence: { groupOrder: 1 }
         }
       }
     ]

@@ -27,11 +27,12 @@ export const foreground = (
     child.once("error", reject)
 
     let asked: number | undefined
+    let patience: NodeJS.Timeout | undefined
     const onSignal = (signal: NodeJS.Signals) => {
       if (asked === undefined) {
         asked = Date.now()
         process.kill(child.pid!, signal)
-        setTimeout(() => process.kill(-child.pid!, "SIGKILL"), drainMs).unref()
+        patience = setTimeout(() => process.kill(-child.pid!, "SIGKILL"), drainMs)
       } else if (Date.now() - asked > sameRequestMs) {
         process.kill(-child.pid!, "SIGKILL")
       }
@@ -42,6 +43,7 @@ export const foreground = (
     child.once("exit", (code, signal) => {
       process.off("SIGINT", onSignal)
       process.off("SIGTERM", onSignal)
+      clearTimeout(patience)
       resolve(code ?? 128 + constants.signals[signal!])
     })
   })

@@ -1,6 +1,6 @@
 /** Builds the package as npm would publish it, and asks publint and attw whether others can use it. */
 import { execFileSync, spawnSync } from "node:child_process"
-import { mkdtempSync, rmSync } from "node:fs"
+import { globSync, mkdtempSync, rmSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 
@@ -11,6 +11,12 @@ const run = (command: string, args: ReadonlyArray<string>): void => {
   }
 }
 
+/** The modules behind the wildcard in "exports", which attw does not expand. */
+const entryPoints = (): Array<string> =>
+  globSync("src/**/*.ts")
+    .filter((file) => !file.includes("/internal/") && file !== "src/index.ts")
+    .map((file) => file.replace(/^src(.*)[.]ts$/, ".$1"))
+
 run("node", ["scripts/build.ts"])
 const folder = mkdtempSync(join(tmpdir(), "effect-events-package-"))
 process.once("exit", () => rmSync(folder, { recursive: true, force: true }))
@@ -20,4 +26,4 @@ const packed = execFileSync("npm", ["pack", "--ignore-scripts", "--json", "--pac
 })
 const tarball = join(folder, JSON.parse(packed)[0].filename)
 run("publint", ["run", tarball, "--strict"])
-run("attw", [tarball, "--profile", "esm-only"])
+run("attw", [tarball, "--profile", "esm-only", "--include-entrypoints", ...entryPoints()])

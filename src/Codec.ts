@@ -39,7 +39,15 @@ export interface Codec {
   readonly decode: (bytes: Uint8Array) => unknown
 }
 
-const decoder = new TextDecoder("utf-8", { fatal: true })
+const strict = new TextDecoder("utf-8", { fatal: true })
+const replacement = "\ufffd"
+
+// A `Buffer` decodes short texts several times faster than a `TextDecoder`,
+// but puts U+FFFD where bytes are no UTF-8: only then they are looked at again.
+const textOf = (bytes: Uint8Array): string => {
+  const text = Buffer.isBuffer(bytes) ? bytes.toString() : strict.decode(bytes)
+  return text.includes(replacement) ? strict.decode(bytes) : text
+}
 
 /**
  * JSON in UTF-8. Bytes that are not valid UTF-8 are refused, not replaced.
@@ -50,5 +58,5 @@ const decoder = new TextDecoder("utf-8", { fatal: true })
 export const json: Codec = {
   contentType: "application/json",
   encode: (data) => Buffer.from(JSON.stringify(data), "utf8"),
-  decode: (bytes) => JSON.parse(decoder.decode(bytes))
+  decode: (bytes) => JSON.parse(textOf(bytes))
 }

@@ -34,6 +34,7 @@ import * as Batching from "./Batching.ts"
 import type { Broker } from "./Broker.ts"
 import type * as Event from "./Event.ts"
 import * as FailurePolicy from "./FailurePolicy.ts"
+import * as Health from "./Health.ts"
 import type { Ordering } from "./internal/consumer/assignment.ts"
 import { ConsumerError, type Definition, type Mode } from "./internal/consumer/definition.ts"
 import * as Start from "./internal/consumer/start.ts"
@@ -486,7 +487,8 @@ const longestRestartMillis = 30_000
  * positions known), also when no partition was assigned. What can be known at
  * start fails the build: an unreachable broker, a missing topic, two handlers
  * of one topic without names. Afterwards it never ends in silence: what cannot
- * go on starts again, after 1 s, doubling to 30 s, each time with an Error log.
+ * go on starts again, after 1 s, doubling to 30 s, each time with an Error log,
+ * and `Health` says so meanwhile.
  *
  * Closing the Layer stops gracefully.
  *
@@ -525,6 +527,7 @@ export const layer = <const C extends ReadonlyArray<Any>>(
   const supervise = Effect.fnUntraced(function*(first: Effect.Success<ReturnType<typeof startIn>>) {
     let current = first
     let afterMillis = firstRestartMillis
+    const health = yield* Health.register("consumer", group)
     yield* Effect.addFinalizer(() => Scope.close(current.scope, Exit.void))
     yield* Effect.forkScoped(Effect.gen(function*() {
       while (true) {
@@ -532,6 +535,7 @@ export const layer = <const C extends ReadonlyArray<Any>>(
         yield* Scope.close(current.scope, Exit.void)
         current = yield* restart(error)
         afterMillis = firstRestartMillis
+        yield* health.running
       }
     }))
     const restart = (
@@ -541,6 +545,7 @@ export const layer = <const C extends ReadonlyArray<Any>>(
         const wait = afterMillis
         afterMillis = Math.min(longestRestartMillis, afterMillis * 2)
         return EngineEvent.log({ _tag: "Restarting", group, reason: error.message, afterMillis: wait }).pipe(
+          Effect.andThen(health.failing(error.message)),
           Effect.andThen(Effect.sleep(Duration.millis(wait))),
           Effect.andThen(startIn()),
           Effect.catch(restart)

@@ -36,47 +36,40 @@ export interface Event<out A> {
   readonly attempt: number
 }
 
-const utf8 = new TextDecoder()
-
-const textOf = (bytes: Uint8Array): string => Buffer.isBuffer(bytes) ? bytes.toString("utf8") : utf8.decode(bytes)
-
-// Key and time are read by few handlers: they are decoded when asked for.
+// Most handlers read the payload and little else: the rest is decoded when it
+// is asked for.
 class EventImpl<A> implements Event<A> {
   readonly topic: string
   readonly partition: number
   readonly payload: A
   readonly attempt: number
   private readonly record: ConsumerRecord
-  private readonly envelope: Envelope.Envelope
-  constructor(
-    topic: string,
-    partition: number,
-    record: ConsumerRecord,
-    envelope: Envelope.Envelope,
-    payload: A,
-    attempt: number
-  ) {
+  private envelope: Envelope.Envelope | undefined = undefined
+  constructor(topic: string, partition: number, record: ConsumerRecord, payload: A, attempt: number) {
     this.topic = topic
     this.partition = partition
     this.record = record
-    this.envelope = envelope
     this.payload = payload
     this.attempt = attempt
   }
+  private get attributes(): Envelope.Attributes {
+    return this.envelope ??= Envelope.read(this.topic, this.partition, this.record)
+  }
   get id() {
-    return this.envelope.id
+    return this.attributes.id
   }
   get key() {
-    return this.record.key === null ? null : textOf(this.record.key)
+    return this.record.key === null ? null : Envelope.asText(this.record.key)
   }
   get type() {
-    return this.envelope.type
+    return this.attributes.type
   }
   get source() {
-    return this.envelope.source
+    return this.attributes.source
   }
   get time() {
-    const parsed = this.envelope.time === undefined ? Option.none() : DateTime.make(this.envelope.time)
+    const { time } = this.attributes
+    const parsed = time === undefined ? Option.none() : DateTime.make(time)
     return Option.match(parsed, {
       onNone: () => DateTime.makeUnsafe(this.record.timestamp),
       onSome: DateTime.toUtc
@@ -95,10 +88,9 @@ export const make = <A>(
   topic: string,
   partition: number,
   record: ConsumerRecord,
-  envelope: Envelope.Envelope,
   payload: A,
   attempt: number
-): Event<A> => new EventImpl(topic, partition, record, envelope, payload, attempt)
+): Event<A> => new EventImpl(topic, partition, record, payload, attempt)
 
 /**
  * Reads one header as text: the first value, if the name occurs several times.

@@ -15,7 +15,6 @@ export interface LaunchOptions {
   readonly lifetime: "parent" | "detached"
   /** Removed with the process when this process dies without having stopped it. */
   readonly temporaryFolder?: string | undefined
-  readonly env?: NodeJS.ProcessEnv | undefined
   readonly user?: { readonly uid: number; readonly gid: number } | undefined
 }
 
@@ -39,7 +38,6 @@ export const launch = async (
   const process_ = spawn(command, args, {
     detached: true,
     stdio: ["ignore", log, log],
-    ...(options.env && { env: { ...process.env, ...options.env } }),
     ...options.user
   })
   closeSync(log)

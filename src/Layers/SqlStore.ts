@@ -86,6 +86,19 @@ export const features = {
   sqlite: { clock: "live", concurrentTransactions: false, wakeups: "exact" }
 } as const
 
+/**
+ * One step of the schema. `sql` holds several statements, each ended by a
+ * semicolon and an empty line.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Migration {
+  readonly id: number
+  readonly name: string
+  readonly sql: string
+}
+
 /** Says what is wrong with the names, which become part of the SQL; `undefined` if nothing is. */
 const whyIllegal = (dialect: SupportedDialect, { schema, tablePrefix }: Location): string | undefined => {
   if (schema !== undefined && dialect === "sqlite") {
@@ -140,6 +153,18 @@ const findTables = Effect.fnUntraced(function*(
 /**
  * Makes a store on the `SqlClient` in context, for programs that build their
  * own Layer. The scope ends its background work.
+ *
+ * **Details**
+ *
+ * - A transaction begins READ COMMITTED on Postgres and IMMEDIATE on SQLite,
+ *   whatever the database's default is, unless the program has provided its
+ *   own `SqlClient.BeginTransaction`. Under a higher level, a claim that meets
+ *   a concurrent one ends in `Conflict` instead of "not new".
+ * - SQLite: keep `synchronous = FULL` (its default), else a power loss can take
+ *   back a commit whose events were sent. While another process writes, a
+ *   transaction fails with `Conflict`; run it again after a pause.
+ * - Postgres by `PgClient`: the first use of `outbox.wakeups` takes one
+ *   connection of the pool for LISTEN, if the pool allows at least three.
  *
  * Fails with `StoreFailed` for a database that is not supported and for names
  * that are no identifiers, with `TablesMissing`, `StoreUnreachable` and
@@ -219,7 +244,7 @@ export const layer: Layer.Layer<MessageStore, MessageStoreError, SqlClient.SqlCl
  * The schema as plain SQL, for those who migrate with another tool: apply the
  * steps in order of `id`, each once, then use `layerWith({ migrate: false })`.
  * Every statement is idempotent, so a database migrated by hand can be given
- * back to the Layer. Fails like `make` when a name is no identifier.
+ * back to the Layer. Throws a `MessageStoreError` when a name is no identifier.
  *
  * **Example** (Printing the schema for Postgres)
  *
@@ -237,7 +262,7 @@ export const layer: Layer.Layer<MessageStore, MessageStoreError, SqlClient.SqlCl
 export const migrations = (
   dialect: SupportedDialect,
   options: Omit<Options, "migrate"> = {}
-): ReadonlyArray<Migrations.Migration> => {
+): ReadonlyArray<Migration> => {
   const location = locate(options)
   const illegal = whyIllegal(dialect, location)
   if (illegal !== undefined) {

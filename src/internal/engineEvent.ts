@@ -61,7 +61,7 @@ type Level = "Debug" | "Info" | "Warn" | "Error"
 
 /** Level and sentence of each event. */
 export const table: { readonly [Tag in EngineEvent["_tag"]]: readonly [Level, string] } = {
-  Joined: ["Info", "Joined the group"],
+  Joined: ["Info", "Consumers started"],
   Assigned: ["Info", "Partition assigned"],
   Revoked: ["Info", "Partition drained and given back"],
   Lost: ["Warn", "Partition lost: nothing of it is committed any more"],
@@ -69,7 +69,7 @@ export const table: { readonly [Tag in EngineEvent["_tag"]]: readonly [Level, st
   Committed: ["Debug", "Offsets committed"],
   CommitFenced: ["Warn", "A commit came after its assignment had ended and was dropped"],
   CommitFailed: ["Warn", "A commit failed and will be tried again"],
-  Left: ["Info", "Left the group"],
+  Left: ["Info", "Consumers stopped"],
   Restarting: ["Error", "The consumer failed and starts again"],
   Handled: ["Debug", "Event handled"],
   Duplicate: ["Debug", "Event recognised as applied already and skipped"],

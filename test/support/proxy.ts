@@ -10,7 +10,15 @@ import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
 import * as net from "node:net"
 
-export const api = { produce: 0, fetch: 1, metadata: 3, offsetCommit: 8, findCoordinator: 10, joinGroup: 11, heartbeat: 12 } as const
+export const api = {
+  produce: 0,
+  fetch: 1,
+  metadata: 3,
+  offsetCommit: 8,
+  findCoordinator: 10,
+  joinGroup: 11,
+  heartbeat: 12
+} as const
 
 export interface Request {
   readonly apiKey: number
@@ -96,25 +104,31 @@ export const startProxy = Effect.fnUntraced(function*(target: string): Effect.fn
       broker.destroy()
     }
     for (const socket of [client, broker]) socket.on("error", end).on("close", end)
-    client.on("data", frames((frame) => {
-      const apiKey = frame.readInt16BE(4)
-      const waiter = waiting.get(apiKey)
-      waiting.delete(apiKey)
-      if (waiter !== undefined) Deferred.doneUnsafe(waiter, Effect.void)
-      if (link.silent) return
-      if (decide({ apiKey, bytes: frame }) === "loseAnswer") doomed.add(frame.readInt32BE(8))
-      passed.set(apiKey, (passed.get(apiKey) ?? 0) + 1)
-      broker.write(frame)
-    }))
-    broker.on("data", frames((frame) => {
-      if (link.silent) return
-      if (doomed.has(frame.readInt32BE(4))) {
-        lost++
-        client.resetAndDestroy()
-        return
-      }
-      client.write(replaceAll(frame, addressBytes(host, targetPort), addressBytes(host, port())))
-    }))
+    client.on(
+      "data",
+      frames((frame) => {
+        const apiKey = frame.readInt16BE(4)
+        const waiter = waiting.get(apiKey)
+        waiting.delete(apiKey)
+        if (waiter !== undefined) Deferred.doneUnsafe(waiter, Effect.void)
+        if (link.silent) return
+        if (decide({ apiKey, bytes: frame }) === "loseAnswer") doomed.add(frame.readInt32BE(8))
+        passed.set(apiKey, (passed.get(apiKey) ?? 0) + 1)
+        broker.write(frame)
+      })
+    )
+    broker.on(
+      "data",
+      frames((frame) => {
+        if (link.silent) return
+        if (doomed.has(frame.readInt32BE(4))) {
+          lost++
+          client.resetAndDestroy()
+          return
+        }
+        client.write(replaceAll(frame, addressBytes(host, targetPort), addressBytes(host, port())))
+      })
+    )
   }
 
   const server = yield* Effect.acquireRelease(

@@ -19,6 +19,7 @@ import type * as Cause from "effect/Cause"
 import type * as Duration from "effect/Duration"
 import type * as Pull from "effect/Pull"
 import type { Assignment as Grant, ConsumerRecord } from "../../Broker.ts"
+import { asText } from "../wire/envelope.ts"
 import { Lane, type LaneTask } from "./lanes.ts"
 import { type Entry, Watermark } from "./watermark.ts"
 
@@ -30,6 +31,8 @@ export class Task implements LaneTask<Task> {
   dropped = false
   finished = false
   behind: Task | undefined = undefined
+  /** The task of the same delivery for the next handler. */
+  readonly sibling: Task | undefined
   /** What earlier attempts left; `undefined` for a first attempt. */
   failures: Failures | undefined = undefined
   /** How long to back off before the next attempt; `undefined`: not at all. */
@@ -37,6 +40,7 @@ export class Task implements LaneTask<Task> {
   constructor(delivery: Delivery, lane: Lane<Task>) {
     this.delivery = delivery
     this.lane = lane
+    this.sibling = delivery.tasks
     this.bytes = delivery.record.value === null ? 0 : delivery.record.value.length
   }
 }
@@ -59,7 +63,8 @@ export type RetryStep = (now: number, input: unknown) => Pull.Pull<[unknown, Dur
 export class Delivery implements Entry {
   readonly assignment: Assignment
   readonly record: ConsumerRecord
-  readonly tasks: Array<Task> = []
+  /** The first of its tasks, which are chained by `sibling`. */
+  tasks: Task | undefined = undefined
   done = false
   pending = 0
   constructor(assignment: Assignment, record: ConsumerRecord) {
@@ -79,9 +84,6 @@ export type Phase =
   | { readonly _tag: "Lost" }
 
 export type Ordering = "key" | "partition" | "unordered"
-
-const utf8 = new TextDecoder()
-const keyText = (key: Uint8Array): string => Buffer.isBuffer(key) ? key.toString("utf8") : utf8.decode(key)
 
 export class Assignment {
   readonly grant: Grant
@@ -123,10 +125,10 @@ export class Assignment {
         ? this.lane(handler, "")
         : ordering === "unordered" || key === null
         ? new Lane()
-        : this.lane(handler, keyText(key))
+        : this.lane(handler, asText(key))
     )
     delivery.pending++
-    delivery.tasks.push(task)
+    delivery.tasks = task
     return task
   }
 
@@ -134,8 +136,7 @@ export class Assignment {
     const lanes = this.keyed[handler]!
     const known = lanes.get(key)
     if (known !== undefined) return known
-    // Memory follows the buffer, not the keys ever seen.
-    const lane = new Lane<Task>(() => lanes.delete(key))
+    const lane = new Lane<Task>(lanes, key)
     lanes.set(key, lane)
     return lane
   }
@@ -180,7 +181,7 @@ export class Assignment {
     if (this.phase._tag !== "Owned") return drained()
     let open = 0
     for (const delivery of this.watermark.unfinished()) {
-      for (const task of delivery.tasks) {
+      for (let task = delivery.tasks; task !== undefined; task = task.sibling) {
         if (task.finished) continue
         if (delivery.offset > this.highestStarted || task.lane.state === "Waiting") task.dropped = true
         else open++
@@ -203,7 +204,7 @@ export class Assignment {
   private end(phase: Phase): void {
     this.phase = phase
     for (const delivery of this.watermark.unfinished()) {
-      for (const task of delivery.tasks) if (!task.finished) task.dropped = true
+      for (let task = delivery.tasks; task !== undefined; task = task.sibling) if (!task.finished) task.dropped = true
     }
   }
 }

@@ -6,6 +6,7 @@
  */
 import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
+import type * as SchemaIssue from "effect/SchemaIssue"
 import * as SchemaParser from "effect/SchemaParser"
 import type { ConsumerRecord } from "../../Broker.ts"
 import * as Event from "../../Event.ts"
@@ -25,7 +26,6 @@ export class Undecodable extends Schema.TaggedError<Undecodable>("effect-events/
 export type Decode = (
   partition: number,
   record: ConsumerRecord,
-  envelope: Envelope.Envelope,
   attempt: number
 ) => Effect.Effect<Event.Event<unknown>, Undecodable>
 
@@ -36,22 +36,24 @@ const undecodable = (cause: unknown) =>
 export const make = (topic: Topic.Any): Decode => {
   const decodeData = SchemaParser.decodeUnknownEffect(Schema.toCodecJson(topic.schema)) as (
     data: unknown
-  ) => Effect.Effect<unknown, unknown>
+  ) => Effect.Effect<unknown, SchemaIssue.Issue>
   const codec = topic.codec
-  return (partition, record, envelope, attempt) => {
+  const dataOf = (record: ConsumerRecord): unknown => {
+    const event = Envelope.structured(record)
+    if (event?.data._tag === "Json") return event.data.json
+    const bytes = event === undefined ? record.value : event.data.bytes
+    return bytes === null ? null : codec.decode(bytes)
+  }
+  return (partition, record, attempt) => {
     let data: unknown
     try {
-      data = envelope.data._tag === "Json"
-        ? envelope.data.json
-        : envelope.data.bytes === null
-        ? null
-        : codec.decode(envelope.data.bytes)
+      data = dataOf(record)
     } catch (cause) {
       return Effect.fail(undecodable(cause))
     }
     return Effect.mapBothEager(decodeData(data), {
-      onFailure: undecodable,
-      onSuccess: (payload) => Event.make(topic.name, partition, record, envelope, payload, attempt)
+      onFailure: (issue) => undecodable(new Schema.SchemaError(issue)),
+      onSuccess: (payload) => Event.make(topic.name, partition, record, payload, attempt)
     })
   }
 }

@@ -45,17 +45,18 @@ const retryConflicts = (store: MessageStore["Service"]) =>
 export const make = (
   store: MessageStore["Service"],
   consumer: number,
-  handle: (events: Events) => Effect.Effect<unknown, unknown>,
+  apply: Apply,
   skipped: (events: ReadonlyArray<Event.Event<unknown>>) => Effect.Effect<void>
 ): Apply => {
   const retry = retryConflicts(store)
-  return (events) => retry(Transaction.run(store, applyIn(store, consumer, handle, skipped, events)))
+  return (events) => retry(Transaction.run(store, claimed(store, consumer, apply, skipped, events)))
 }
 
-const applyIn = (
+/** Claims the messages, and applies those that are new. */
+const claimed = (
   store: MessageStore["Service"],
   consumer: number,
-  handle: (events: Events) => Effect.Effect<unknown, unknown>,
+  apply: Apply,
   skipped: (events: ReadonlyArray<Event.Event<unknown>>) => Effect.Effect<void>,
   events: Events
 ) =>
@@ -70,14 +71,8 @@ const applyIn = (
         return fresh.has(key) && copies.get(key) === event
       })
       const applied = Arr.isReadonlyArrayNonEmpty(todo)
-        ? Effect.scoped(Effect.suspend(() => handle(todo)))
+        ? apply(todo)
         : Effect.void
       return all ? applied : Effect.andThen(applied, skipped(events.filter((event) => !todo.includes(event))))
     })
   })
-
-/** A handler of single events, as a handler of batches of one. */
-export const each =
-  (handle: (event: Event.Event<unknown>) => Effect.Effect<unknown, unknown>) =>
-  (events: Events): Effect.Effect<unknown, unknown> =>
-    Effect.provideService(Effect.suspend(() => handle(events[0])), Event.Current, events[0])

@@ -124,9 +124,10 @@ export const make = Effect.fnUntraced(function*(options: {
       for (const record of signal.records) {
         const delivery = assignment.deliver(record)
         if (readers.length === 0) assignment.finishDelivery(delivery)
-        // All tasks of a delivery exist before the first of them can finish.
-        const tasks = readers.map((reader, i) => assignment.task(delivery, i, reader.ordering))
-        for (let i = 0; i < tasks.length; i++) readers[i]!.ready.offer(tasks[i]!)
+        // Tasks only wait here, so all of a delivery exist before one can finish.
+        for (let i = 0; i < readers.length; i++) {
+          readers[i]!.ready.offer(assignment.task(delivery, i, readers[i]!.ordering))
+        }
       }
       assignment.watermark.pass(signal.nextOffset)
       if (signal.records.length === 0) commits.finished(1)

@@ -10,11 +10,12 @@ import type * as Arr from "effect/Array"
 import type * as Effect from "effect/Effect"
 import type * as Fiber from "effect/Fiber"
 import type * as Semaphore from "effect/Semaphore"
+import type { Limits } from "../../Batching.ts"
 import type * as Event from "../../Event.ts"
 import type { FailurePolicy } from "../../FailurePolicy.ts"
 import type * as Topic from "../../Topic.ts"
 import type { Assignment, Ordering, Task } from "./assignment.ts"
-import type { Ready, TakeLimits } from "./lanes.ts"
+import type { Ready } from "./lanes.ts"
 
 /**
  * Applies a batch: succeeds when every event of it is applied. Its services
@@ -28,9 +29,8 @@ export interface Handler {
   readonly ordering: Ordering
   readonly slots: Semaphore.Semaphore
   readonly policy: FailurePolicy<unknown>
-  readonly limits: TakeLimits
-  /** Whether a slot applies what it takes as one batch, or event by event. */
-  readonly batched: boolean
+  /** Limits of what a slot applies as one batch; `undefined`: it applies event by event. */
+  readonly batch: Limits | undefined
   readonly apply: Apply
   /** Whether a failure is the store's and not the handler's: it is waited out, without counting. */
   readonly isOutage: (error: unknown) => boolean

@@ -4,16 +4,15 @@
  *
  * @internal
  */
-import * as Effect from "effect/Effect"
-import * as Event from "../../Event.ts"
+import type * as Effect from "effect/Effect"
+import type * as Event from "../../Event.ts"
 import type { Apply } from "./handler.ts"
+import { call } from "./surroundings.ts"
 
 type Handle<A> = (input: A) => Effect.Effect<unknown, unknown>
 
 /** A handler of single events; what it publishes meanwhile names the event as its cause. */
-export const each = (handle: Handle<Event.Event<unknown>>): Apply => (events) =>
-  Effect.scoped(Effect.provideService(Effect.suspend(() => handle(events[0])), Event.Current, events[0]))
+export const each = (handle: Handle<Event.Event<unknown>>): Apply => (events) => call(handle, events[0], events[0])
 
 /** A handler of batches. */
-export const batch = (handle: Handle<Parameters<Apply>[0]>): Apply => (events) =>
-  Effect.scoped(Effect.suspend(() => handle(events)))
+export const batch = (handle: Handle<Parameters<Apply>[0]>): Apply => (events) => call(handle, events, undefined)

@@ -32,16 +32,21 @@ export class Lane<T extends LaneTask<T>> {
   state: LaneState = "Idle"
   first: T | undefined
   private last: T | undefined
-  private readonly idle: (() => void) | undefined
+  private readonly home: Map<string, Lane<T>> | undefined
+  private readonly key: string
 
-  /** `idle` is called whenever the lane has nothing left, so that its home can forget it. */
-  constructor(idle?: () => void) {
-    this.idle = idle
+  /**
+   * `home` is where the lane is found by its key. An idle lane leaves it: memory
+   * follows the buffer, not the keys ever seen.
+   */
+  constructor(home?: Map<string, Lane<T>>, key = "") {
+    this.home = home
+    this.key = key
   }
 
   retire(): void {
     this.state = "Idle"
-    this.idle?.()
+    this.home?.delete(this.key)
   }
 
   append(task: T): void {
@@ -74,8 +79,6 @@ export class Lane<T extends LaneTask<T>> {
 export interface TakeLimits {
   readonly maxSize: number
   readonly maxBytes: number
-  /** Most lanes to take from: 1 for handlers of single events, whose slot runs one lane after another. */
-  readonly maxLanes: number
 }
 
 const compactAt = 1_024
@@ -103,8 +106,7 @@ export class Ready<T extends LaneTask<T>> {
   take(limits: TakeLimits): Array<T> {
     const taken: Array<T> = []
     let bytes = 0
-    let lanes = 0
-    while (this.size > 0 && lanes < limits.maxLanes && taken.length < limits.maxSize) {
+    while (this.size > 0 && taken.length < limits.maxSize) {
       const lane = this.queue[this.head]!
       let own = 0
       while (lane.first !== undefined && taken.length < limits.maxSize) {
@@ -124,10 +126,25 @@ export class Ready<T extends LaneTask<T>> {
         continue
       }
       lane.state = "Busy"
-      lanes++
       if (lane.first !== undefined) break
     }
     return taken
+  }
+
+  /** Takes the first task of the next ready lane, and makes the lane Busy. */
+  takeOne(): T | undefined {
+    while (this.size > 0) {
+      const lane = this.queue[this.head]!
+      this.shift()
+      let task = lane.shift()
+      while (task !== undefined && task.dropped) task = lane.shift()
+      if (task !== undefined) {
+        lane.state = "Busy"
+        return task
+      }
+      lane.retire()
+    }
+    return undefined
   }
 
   /** Ends the Busy state of a lane: it is ready again if tasks wait in it. */

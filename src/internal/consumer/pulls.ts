@@ -34,7 +34,7 @@ export interface Pulls {
   readonly take: Effect.Effect<Arr.NonEmptyReadonlyArray<Pulled>>
 }
 
-const limits = { maxSize: 256, maxBytes: Infinity, maxLanes: Infinity }
+const limits = { maxSize: 256, maxBytes: Infinity }
 
 export const make = (options: {
   readonly group: string
@@ -58,10 +58,16 @@ export const make = (options: {
       const { assignment, record } = task.delivery
       const { partition } = assignment.grant
       assignment.start(task)
-      const envelope = Envelope.read(topic, partition, record)
-      const event = yield* Effect.exit(decode(partition, record, envelope, 1))
+      const event = yield* Effect.exit(decode(partition, record, 1))
       if (Exit.isSuccess(event)) return { event: event.value, finish: () => finish(task) }
-      const at = { topic, partition, offset: record.offset, group, handler: handler.name, messageId: envelope.id }
+      const at = {
+        topic,
+        partition,
+        offset: record.offset,
+        group,
+        handler: handler.name,
+        messageId: Envelope.read(topic, partition, record).id
+      }
       yield* Exhausted.giveUp({
         group,
         handler,

@@ -9,6 +9,7 @@ import * as Context from "effect/Context"
 import * as Deferred from "effect/Deferred"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import * as Schedule from "effect/Schedule"
 import type * as Scope from "effect/Scope"
 import * as Semaphore from "effect/Semaphore"
 import { Broker, type BrokerError, type ProducerRecord, type TopicRequirement } from "../../Broker.ts"
@@ -37,7 +38,15 @@ export interface Options {
    * 30 after which Kubernetes kills.
    */
   readonly shutdownTimeout?: Duration.Input | undefined
+  /**
+   * How long `exactlyOnce` handlers recognise a message that comes again.
+   * Every event costs a row of about 100 bytes for so long. Default: 7 days.
+   */
+  readonly inboxRetention?: Duration.Input | undefined
 }
+
+/** What stands for the group in the logs of broadcast consumers, which have none. */
+const broadcastGroup = "(broadcast)"
 
 const consumerError = (reason: BrokerError | MessageStoreError) => new ConsumerError({ reason })
 
@@ -62,6 +71,7 @@ export const start = Effect.fnUntraced(function*(
   const writeDeadLetter = deadLetters(broker)
   const handlers = yield* Effect.forEach(grouped, (definition) => handlerOf(definition, group))
   const listeners = yield* Effect.forEach(broadcast, (definition) => handlerOf(definition, group))
+  yield* prune(grouped, Duration.fromInputUnsafe(options?.inboxRetention ?? "7 days"))
   const running: Array<Effect.Effect<never, BrokerError>> = []
   if (Arr.isArrayNonEmpty(handlers)) {
     const started = yield* Effect.mapError(
@@ -79,11 +89,11 @@ export const start = Effect.fnUntraced(function*(
   if (Arr.isArrayNonEmpty(listeners)) {
     const started = yield* Effect.mapError(
       Group.make({
-        group: "broadcast",
+        group: broadcastGroup,
         readers: (finished) =>
           Effect.forEach(
             listeners,
-            (handler) => Worker.make({ group: "broadcast", handler, writeDeadLetter, finished })
+            (handler) => Worker.make({ group: broadcastGroup, handler, writeDeadLetter, finished })
           ),
         feed: (onSignal) => broker.tail({ topics: topicsOf(listeners), onSignal }),
         shutdownTimeout
@@ -194,6 +204,24 @@ const deadLetters = (broker: Broker["Service"]) => (topic: string, record: Produ
       ([outcome]) => Effect.asVoid(outcome!)
     ))
 
+// --- inbox ---
+
+const pruneEvery = Duration.hours(1)
+
+// Each instance prunes; what another has pruned costs nothing. The first time
+// comes soon, so that short-lived processes do it, too.
+const prune = Effect.fnUntraced(function*(definitions: ReadonlyArray<Definition>, retention: Duration.Duration) {
+  const store = Context.getOrUndefined(yield* Effect.context<never>(), MessageStore)
+  if (store === undefined || !definitions.some(({ mode }) => mode === "exactlyOnce")) return
+  yield* Effect.forkScoped(
+    store.inbox.prune(retention).pipe(
+      Effect.ignore({ log: "Warn", message: "Old inbox marks could not be pruned" }),
+      Effect.delay("1 minute"),
+      Effect.repeat(Schedule.jittered(Schedule.spaced(pruneEvery)))
+    )
+  )
+})
+
 // --- handlers ---
 
 const handlerOf = Effect.fnUntraced(function*(definition: Definition, group: string) {
@@ -206,10 +234,7 @@ const handlerOf = Effect.fnUntraced(function*(definition: Definition, group: str
     ordering,
     policy,
     slots: typeof concurrency === "number" ? Semaphore.makeUnsafe(concurrency) : concurrency,
-    limits: batch === undefined
-      ? { maxSize: 64, maxBytes: Infinity, maxLanes: 1 }
-      : { ...batch, maxLanes: Infinity },
-    batched: batch !== undefined,
+    batch,
     apply: transactional === undefined ? plain(definition) : yield* exactlyOnce(definition, transactional, group),
     isOutage: (error) => transactional !== undefined && isMessageStoreError(error) && !transactional.isConflict(error)
   }
@@ -220,15 +245,16 @@ const plain = ({ batch, handle }: Definition): Apply =>
   batch === undefined ? Idempotent.each((event) => handle([event])) : Idempotent.batch(handle)
 
 const exactlyOnce = Effect.fnUntraced(function*(
-  { batch, handle, name, topic }: Definition,
+  definition: Definition,
   store: MessageStore["Service"],
   group: string
 ) {
+  const { name, topic } = definition
   const consumer = yield* Effect.mapError(store.inbox.consumer(group, name), consumerError)
   return ExactlyOnce.make(
     store,
     consumer,
-    batch === undefined ? ExactlyOnce.each((event) => handle([event])) : handle,
+    plain(definition),
     (events) =>
       Effect.forEach(events, (event) =>
         EngineEvent.log({

@@ -94,14 +94,27 @@ export const make = Effect.fnUntraced(function*(options: {
   })
 
   const loop = Effect.fnUntraced(function*(slot: Slot, restore: Restore) {
-    let left = quantum
-    while (left > 0 && slot.interrupted === undefined) {
-      const tasks = ready.take(handler.limits)
-      if (tasks.length === 0) return
-      kick()
-      left -= tasks.length
-      yield* handler.batched ? runBatch(slot, tasks, restore) : runEach(slot, tasks, restore)
-      settle(tasks)
+    for (let left = quantum; left > 0 && slot.interrupted === undefined; left--) {
+      if (handler.batch !== undefined) {
+        const tasks = ready.take(handler.batch)
+        if (tasks.length === 0) return
+        kick()
+        yield* runBatch(slot, tasks, restore)
+        settleAll(tasks)
+      } else {
+        const task = ready.takeOne()
+        if (task === undefined) return
+        kick()
+        const event = task.failures === undefined ? decoded(task) : undefined
+        // The way of nearly all events, without the frames of `runTask`.
+        if (event !== undefined && isDecoded(event)) {
+          const exit = yield* attempt(slot, [event.value], [task], restore)
+          slot.running = []
+          settle(task, Exit.isSuccess(exit) && !debugging ? done(task) : yield* conclude(slot, task, exit, restore))
+        } else {
+          settle(task, yield* runTask(slot, task, restore))
+        }
+      }
     }
   })
 
@@ -132,33 +145,22 @@ export const make = Effect.fnUntraced(function*(options: {
 
   // --- attempts: what runs ---
 
-  const runEach = Effect.fnUntraced(function*(slot: Slot, tasks: ReadonlyArray<Task>, restore: Restore) {
-    for (const task of tasks) {
-      if (task.dropped) continue
-      if (slot.interrupted !== undefined || !(yield* runTask(slot, task, restore))) return
-    }
+  /** Runs a task by itself; `false` if it must run again. */
+  const runTask = Effect.fnUntraced(function*(slot: Slot, task: Task, restore: Restore): Effect.fn.Return<boolean> {
+    if (task.failures?.givenUp !== undefined) return yield* giveUp(slot, task, task.failures.givenUp, restore)
+    const event = yield* Effect.exit(decoded(task))
+    if (Exit.isFailure(event)) return yield* failed(slot, task, event.cause, restore)
+    const exit = yield* attempt(slot, [event.value], [task], restore)
+    slot.running = []
+    return yield* conclude(slot, task, exit, restore)
   })
-
-  /** Runs a task by itself; `false` if it must run again later. */
-  const runTask = (slot: Slot, task: Task, restore: Restore): Effect.Effect<boolean> => {
-    if (task.failures?.givenUp !== undefined) return giveUp(slot, task, task.failures.givenUp, restore)
-    task.delivery.assignment.start(task)
-    return Effect.flatMap(decoded(task), (event) =>
-      Exit.isFailure(event)
-        ? failed(slot, task, event.cause, restore)
-        : Effect.flatMap(
-          attempt(slot, [event.value], [task], restore),
-          (exit) => conclude(slot, task, exit, restore)
-        ))
-  }
 
   const runBatch = Effect.fnUntraced(function*(slot: Slot, tasks: ReadonlyArray<Task>, restore: Restore) {
     const held = new Set<Lane<Task>>()
     const batch: Array<Decoded> = []
     for (const task of tasks) {
       if (task.dropped || held.has(task.lane)) continue
-      task.delivery.assignment.start(task)
-      const event = task.failures?.givenUp === undefined ? yield* decoded(task) : undefined
+      const event = task.failures?.givenUp === undefined ? yield* Effect.exit(decoded(task)) : undefined
       if (event !== undefined && Exit.isSuccess(event)) batch.push({ task, event: event.value })
       else if (!(yield* runTask(slot, task, restore))) held.add(task.lane)
     }
@@ -178,6 +180,7 @@ export const make = Effect.fnUntraced(function*(options: {
     if (slot.interrupted !== undefined || !Arr.isReadonlyArrayNonEmpty(own)) return
     const tasks = own.map(({ task }) => task)
     const exit = yield* attempt(slot, Arr.map(own, ({ event }) => event), tasks, restore)
+    slot.running = []
     if (Exit.isSuccess(exit)) {
       for (const task of tasks) done(task)
       return debugging
@@ -193,11 +196,9 @@ export const make = Effect.fnUntraced(function*(options: {
     yield* runHalves(slot, own.slice(middle), held, restore)
   })
 
-  const decoded = (task: Task): Effect.Effect<Exit.Exit<Event.Event<unknown>, Decode.Undecodable>> => {
+  const decoded = (task: Task): Effect.Effect<Event.Event<unknown>, Decode.Undecodable> => {
     const { assignment, record } = task.delivery
-    const partition = assignment.grant.partition
-    const envelope = Envelope.read(handler.topic.name, partition, record)
-    return Effect.exit(decode(partition, record, envelope, (task.failures?.attempts ?? 0) + 1))
+    return decode(assignment.grant.partition, record, (task.failures?.attempts ?? 0) + 1)
   }
 
   const attempt = (
@@ -208,16 +209,14 @@ export const make = Effect.fnUntraced(function*(options: {
   ): Effect.Effect<Exit.Exit<unknown, unknown>> => {
     slot.running = tasks
     slot.startedMillis = clock.currentTimeMillisUnsafe()
-    return Effect.map(Effect.exit(restore(bounded(handler.apply(events)))), (exit) => {
-      slot.running = []
-      return exit
-    })
+    for (const task of tasks) task.delivery.assignment.start(task)
+    return Effect.exit(restore(bounded(handler.apply(events))))
   }
 
   // A batch carries its own timer: when it is due, the same worker goes on
   // with the halves. Single events share the watchdog instead.
   const bounded = (effect: Effect.Effect<unknown, unknown>): Effect.Effect<unknown, unknown> => {
-    if (handler.batched) {
+    if (handler.batch !== undefined) {
       return Effect.timeoutOrElse(effect, {
         duration: timeoutMillis,
         orElse: () => Effect.fail(Attempt.timedOut(handler))
@@ -283,6 +282,7 @@ export const make = Effect.fnUntraced(function*(options: {
     // An interrupted fiber cannot write: the task goes back, and the next
     // worker finds it given up.
     if (slot.interrupted !== undefined) return false
+    task.delivery.assignment.start(task)
     const route = handler.policy.exhausted === "discard" ? "discard" : "save"
     const exit = yield* Effect.exit(restore(
       Exhausted.giveUp({ group, handler, task, route, cause, at: at(task), write: options.writeDeadLetter })
@@ -321,21 +321,21 @@ export const make = Effect.fnUntraced(function*(options: {
 
   // --- lanes: what comes next ---
 
-  /** Gives the lanes of taken tasks back, with those in front that must run again. */
-  const settle = (tasks: ReadonlyArray<Task>) => {
-    let open: Map<Lane<Task>, Array<Task>> | undefined
+  const settle = (task: Task, finished: boolean) => {
+    if (finished || task.dropped) ready.settle(task.lane)
+    else putBack(task.lane, [task])
+  }
+
+  /** Gives the lanes of a batch back, with the tasks in front that must run again. */
+  const settleAll = (tasks: ReadonlyArray<Task>) => {
+    const lanes = new Map<Lane<Task>, Array<Task>>()
     for (const task of tasks) {
-      if (task.finished || task.dropped) continue
-      open ??= new Map()
-      const own = open.get(task.lane)
-      if (own === undefined) open.set(task.lane, [task])
-      else own.push(task)
+      const again = lanes.get(task.lane) ?? []
+      if (again.length === 0) lanes.set(task.lane, again)
+      if (!task.finished && !task.dropped) again.push(task)
     }
-    for (const task of tasks) {
-      const lane = task.lane
-      if (lane.state !== "Busy") continue
-      const again = open?.get(lane)
-      if (again === undefined) ready.settle(lane)
+    for (const [lane, again] of lanes) {
+      if (again.length === 0) ready.settle(lane)
       else putBack(lane, again)
     }
   }
@@ -374,6 +374,11 @@ export const make = Effect.fnUntraced(function*(options: {
 
   return { topic: handler.topic.name, ordering: handler.ordering, ready, kick, interrupt } satisfies Reader as Reader
 })
+
+// Most schemas decode without running an effect.
+const isDecoded = (
+  event: Effect.Effect<Event.Event<unknown>, Decode.Undecodable>
+): event is Exit.Success<Event.Event<unknown>> => Exit.isExit(event) && Exit.isSuccess(event)
 
 /** A task beside its decoded event. */
 interface Decoded {

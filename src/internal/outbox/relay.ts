@@ -21,6 +21,7 @@ import * as Queue from "effect/Queue"
 import * as Random from "effect/Random"
 import * as Semaphore from "effect/Semaphore"
 import type { Broker, BrokerError } from "../../Broker.ts"
+import * as Health from "../../Health.ts"
 import { type MessageStore, type MessageStoreError, parts, type StoredRow } from "../../MessageStore.ts"
 import * as EngineEvent from "../engineEvent.ts"
 import * as Lanes from "../publisher/lanes.ts"
@@ -53,6 +54,11 @@ const sizeOf = (row: StoredRow): number => {
   return bytes
 }
 
+const reasonOf = (cause: Cause.Cause<unknown>): string => {
+  const error = Cause.squash(cause)
+  return error instanceof Error ? error.message : String(error)
+}
+
 interface Batch {
   readonly rows: number
   readonly more: boolean
@@ -72,6 +78,7 @@ export const start = Effect.fnUntraced(function*(options: {
   const producer = yield* broker.producer
   const lanes = yield* Lanes.make({ producer, address: broker.address })
   const wakeups = yield* store.outbox.wakeups
+  const health = yield* Health.register("relay", instance)
   // Leases change only between batches.
   const between = Semaphore.makeUnsafe(1)
   let held = Lease.none
@@ -79,7 +86,7 @@ export const start = Effect.fnUntraced(function*(options: {
   // --- leases ---
 
   const renew = Effect.gen(function*() {
-    const asked = clock.currentTimeNanosUnsafe()
+    const asked = clock.monotonicTimeNanosUnsafe()
     const living = yield* store.leases.beat(instance, settings.lease)
     const plan = Lease.plan(Array.from(held.leases.keys()), living, parts)
     if (plan.surplus.length > 0) yield* between.withPermit(giveBack(plan.surplus))
@@ -115,7 +122,7 @@ export const start = Effect.fnUntraced(function*(options: {
     readAfter = Parts.after(rows, settings.batchSize)
     if (rows.length === 0) return { rows: 0, more: wrapped, refused: undefined }
     // The check that keeps order against a frozen owner: right before the send.
-    const left = Lease.leftMillis(held, clock.currentTimeNanosUnsafe())
+    const left = Lease.leftMillis(held, clock.monotonicTimeNanosUnsafe())
     if (left < leastMillis) {
       yield* EngineEvent.log({ _tag: "LeaseOverdue", instance, parts: leases.size })
       return { rows: 0, more: false, refused: undefined }
@@ -143,6 +150,7 @@ export const start = Effect.fnUntraced(function*(options: {
       const exit = yield* Effect.exit(between.withPermit(Effect.uninterruptible(batch)))
       const cause = Exit.isFailure(exit) ? exit.cause : exit.value.refused
       const rows = Exit.isSuccess(exit) ? exit.value.rows : 0
+      yield* cause === undefined ? health.running : health.failing(reasonOf(cause))
       if (cause !== undefined) yield* failed(cause, Math.min(longestBackOffMillis, 100 * 2 ** failures))
       // What can go on goes on: only a batch of which nothing left is waited for.
       if (cause !== undefined && rows === 0) {
@@ -155,15 +163,8 @@ export const start = Effect.fnUntraced(function*(options: {
     }
   })
 
-  const failed = (cause: Cause.Cause<unknown>, afterMillis: number) => {
-    const reason = Cause.squash(cause)
-    return EngineEvent.log({
-      _tag: "RelayFailed",
-      instance,
-      reason: reason instanceof Error ? reason.message : String(reason),
-      afterMillis
-    })
-  }
+  const failed = (cause: Cause.Cause<unknown>, afterMillis: number) =>
+    EngineEvent.log({ _tag: "RelayFailed", instance, reason: reasonOf(cause), afterMillis })
 
   const leasing = Effect.gen(function*() {
     while (true) {

@@ -47,12 +47,9 @@ export const original = {
 
 const utf8 = new TextDecoder()
 
-const asText = (value: HeaderValue): string =>
-  typeof value === "string"
-    ? value
-    : typeof Buffer !== "undefined" && Buffer.isBuffer(value)
-    ? value.toString("utf8")
-    : utf8.decode(value)
+/** Bytes as UTF-8 text. A `Buffer` decodes short texts several times faster than a `TextDecoder`. */
+export const asText = (value: HeaderValue): string =>
+  typeof value === "string" ? value : Buffer.isBuffer(value) ? value.toString() : utf8.decode(value)
 
 /** The first value of a header as text. */
 export const header = (headers: Headers, name: string): string | undefined => {
@@ -86,27 +83,24 @@ export const write = (options: {
 }
 
 export const read = (topic: string, partition: number, record: ConsumerRecord): Envelope => {
+  const fromValue = structured(record)
+  if (fromValue !== undefined) return fromValue
   const headers = record.headers
-  const id = header(headers, "ce_id")
-  if (id !== undefined) {
-    return {
-      id,
-      type: header(headers, "ce_type") ?? "",
-      source: header(headers, source) ?? "",
-      time: header(headers, "ce_time"),
-      data: { _tag: "Bytes", bytes: record.value }
-    }
-  }
-  const structured = isStructured(headers) ? readStructured(record.value) : undefined
-  if (structured !== undefined) return structured
   return {
-    id: originalId(topic, partition, record),
+    id: header(headers, "ce_id") ?? originalId(topic, partition, record),
     type: header(headers, "ce_type") ?? "",
     source: header(headers, source) ?? "",
     time: header(headers, "ce_time"),
     data: { _tag: "Bytes", bytes: record.value }
   }
 }
+
+/**
+ * The event of a record in structured mode, where all of it lies in the value;
+ * `undefined` for any other record. Costs one look-up for a binary event.
+ */
+export const structured = (record: ConsumerRecord): Envelope | undefined =>
+  record.headers.ce_id === undefined && isStructured(record.headers) ? readStructured(record.value) : undefined
 
 /** The id of a record that names none: derived from the place where it, or the record that it is a copy of, lay first. */
 const originalId = (topic: string, partition: number, record: ConsumerRecord): string => {

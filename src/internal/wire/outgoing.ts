@@ -11,6 +11,7 @@ import { uuidV7Unsafe } from "effect/crypto/SecureRandom"
 import * as DateTime from "effect/DateTime"
 import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
+import type * as SchemaIssue from "effect/SchemaIssue"
 import * as SchemaParser from "effect/SchemaParser"
 import * as Tracer from "effect/Tracer"
 import * as Event from "../../Event.ts"
@@ -163,6 +164,7 @@ const encoderOf = (topic: Topic.Any): Encoder => {
         cause
       })
     })
+  const unfit = (issue: SchemaIssue.Issue) => invalid(new Schema.SchemaError(issue))
   const schema = topic.schema
   const construct = SchemaParser.makeEffect(schema)
   const isInstance: (input: unknown) => boolean = typeof schema === "function"
@@ -170,10 +172,9 @@ const encoderOf = (topic: Topic.Any): Encoder => {
     : () => false
   const encodeData = SchemaParser.encodeUnknownEffect(Schema.toCodecJson(schema))
   const encoder: Encoder = {
-    make: (input) =>
-      isInstance(input) ? Effect.succeed(input) : Effect.mapErrorEager(construct(input as never), invalid),
+    make: (input) => isInstance(input) ? Effect.succeed(input) : Effect.mapErrorEager(construct(input as never), unfit),
     encode: (payload) =>
-      Effect.flatMapEager(Effect.mapErrorEager(encodeData(payload), invalid), (data) => {
+      Effect.flatMapEager(Effect.mapErrorEager(encodeData(payload), unfit), (data) => {
         if (data === null) return Effect.succeed(null)
         try {
           return Effect.succeed(topic.codec.encode(data))

@@ -89,6 +89,8 @@ describe("the assigner", () => {
         const given = members.map((one) => spread.get(one.id)?.[topic] ?? [])
         const expected = readers.length === 0 ? [] : all.get(topic)!
         assert.deepStrictEqual(given.flat().sort((a, b) => a - b), [...expected])
+        const sizes = readers.map((one) => spread.get(one.id)?.[topic]?.length ?? 0)
+        if (sizes.length > 0) assert.isAtMost(Math.max(...sizes) - Math.min(...sizes), 1)
         for (const one of members) {
           if (!one.topics.includes(topic)) assert.strictEqual(spread.get(one.id)?.[topic]?.length ?? 0, 0)
         }

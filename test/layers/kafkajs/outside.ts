@@ -17,6 +17,24 @@ const withAdmin = <A>(brokers: ReadonlyArray<string>, use: (admin: Admin) => Pro
     (admin) => Effect.promise(() => admin.disconnect())
   )
 
+/** The inside of a client, for what its admin does not offer. */
+const withNetwork = <A>(brokers: ReadonlyArray<string>, use: (network: Network) => Promise<A>): Effect.Effect<A> =>
+  Effect.promise(() => {
+    const found: Array<Network> = []
+    const keep: PartitionAssigner = ({ cluster }) => {
+      found.push(cluster as unknown as Network)
+      return { name: "none", version: 0, assign: () => Promise.resolve([]), protocol: () => nothing }
+    }
+    kafka(brokers).consumer({ groupId: "none", partitionAssigners: [keep], allowAutoTopicCreation: false })
+    const network = found[0]!
+    return network.connect()
+      .then(() => network.refreshMetadata())
+      .then(() => use(network))
+      .finally(() => network.disconnect())
+  })
+
+const nothing = { name: "none", metadata: Buffer.alloc(0) }
+
 /** Acts on a cluster without the Layer. */
 export const outside = (brokers: ReadonlyArray<string>) => ({
   deleteTopic: (topic: string) => withAdmin(brokers, (admin) => admin.deleteTopics({ topics: [topic] })),
@@ -28,7 +46,10 @@ export const outside = (brokers: ReadonlyArray<string>) => ({
 
   deleteRecords: (topic: string, partition: number, before: bigint) =>
     withAdmin(brokers, (admin) =>
-      admin.deleteTopicRecords({ topic, partitions: [{ partition, offset: String(before) }] })),
+      // KafkaJS deletes only in topics whose metadata it has looked at.
+      admin.fetchTopicOffsets(topic).then(() =>
+        admin.deleteTopicRecords({ topic, partitions: [{ partition, offset: String(before) }] })
+      )),
 
   /** An aborted transaction of one record leaves two offsets without a record to be seen. */
   skipOffsets: ({ partition, topic }: TopicPartition) =>
@@ -50,24 +71,25 @@ export const outside = (brokers: ReadonlyArray<string>) => ({
 
   /** Removes the group's only member, as the coordinator does when its heartbeats stop. */
   expire: (group: string) =>
-    Effect.promise(() => {
-      const found: Array<Network> = []
-      const keep: PartitionAssigner = ({ cluster }) => {
-        found.push(cluster as unknown as Network)
-        return { name: "none", version: 0, assign: () => Promise.resolve([]), protocol: () => ({ name: "none", metadata: Buffer.alloc(0) }) }
-      }
-      kafka(brokers).consumer({ groupId: "none", partitionAssigners: [keep] })
-      const network = found[0]!
-      return network.connect()
-        .then(() => network.refreshMetadata())
-        .then(() => network.findGroupCoordinator({ groupId: group }))
-        .then((node) =>
-          node.describeGroups({ groupIds: [group] }).then((answer: Described) =>
-            node.leaveGroup({ groupId: group, memberId: answer.groups[0]!.members[0]!.memberId })
-          )
+    withNetwork(brokers, (network) =>
+      network.findGroupCoordinator({ groupId: group }).then((node) =>
+        node.describeGroups({ groupIds: [group] }).then((answer: Described) =>
+          node.leaveGroup({ groupId: group, memberId: answer.groups[0]!.members[0]!.memberId })
         )
-        .finally(() => network.disconnect())
-    }),
+      )),
+
+  /** The address of the broker that keeps a group. */
+  coordinator: (group: string) =>
+    withNetwork(brokers, (network) =>
+      network.findGroupCoordinator({ groupId: group }).then((node) => node.brokerAddress)),
+
+  /** The address of the broker that leads a partition. */
+  leader: (topic: string, partition: number) =>
+    withNetwork(brokers, (network) =>
+      network.addTargetTopic(topic)
+        .then(() => network.findTopicPartitionMetadata(topic).find((one) => one.partitionId === partition)!)
+        .then(({ leader }) => network.findBroker({ nodeId: leader }))
+        .then((node) => node.brokerAddress)),
 
   /** The committed offsets of a topic, by partition. */
   committed: (group: string, topic: string) =>

@@ -26,14 +26,14 @@ describe.skipIf(requireOrSkip("postgres"))("locks on Postgres", () => {
 
       const removed = yield* Deferred.make<number>()
       const finish = yield* Deferred.make<void>()
-      const removal = yield* Effect.forkChild(store.transaction(Effect.gen(function*() {
+      const removal = yield* Effect.forkScoped(store.transaction(Effect.gen(function*() {
         yield* Deferred.succeed(removed, yield* store.outbox.remove({ owner: "old", leases, rows: [rows[0]!] }))
         yield* Deferred.await(finish)
       })))
       assert.strictEqual(yield* Deferred.await(removed), 1)
 
       const backend = yield* Deferred.make<number>()
-      const takeOver = yield* Effect.forkChild(store.transaction(Effect.gen(function*() {
+      const takeOver = yield* Effect.forkScoped(store.transaction(Effect.gen(function*() {
         yield* Deferred.succeed(backend, yield* backendOf(sql))
         return yield* store.leases.hold({ owner: "new", ttl: minute, parts: [0] })
       })))
@@ -57,14 +57,14 @@ describe.skipIf(requireOrSkip("postgres"))("locks on Postgres", () => {
 
       const taken = yield* Deferred.make<void>()
       const finish = yield* Deferred.make<void>()
-      const takeOver = yield* Effect.forkChild(store.transaction(Effect.gen(function*() {
+      const takeOver = yield* Effect.forkScoped(store.transaction(Effect.gen(function*() {
         yield* store.leases.hold({ owner: "new", ttl: minute, parts: [0] })
         yield* Deferred.succeed(taken, undefined)
         yield* Deferred.await(finish)
       })))
       yield* Deferred.await(taken)
       const backend = yield* Deferred.make<number>()
-      const removal = yield* Effect.forkChild(store.transaction(Effect.gen(function*() {
+      const removal = yield* Effect.forkScoped(store.transaction(Effect.gen(function*() {
         yield* Deferred.succeed(backend, yield* backendOf(sql))
         return yield* store.outbox.remove({ owner: "old", leases, rows: [rows[0]!] })
       })))
@@ -86,7 +86,7 @@ describe.skipIf(requireOrSkip("postgres"))("locks on Postgres", () => {
           const key = row().messageKey
           const claimed = yield* Deferred.make<ReadonlySet<string>>()
           const finish = yield* Deferred.make<void>()
-          const first = yield* Effect.forkChild(Effect.exit(store.transaction(Effect.gen(function*() {
+          const first = yield* Effect.forkScoped(Effect.exit(store.transaction(Effect.gen(function*() {
             yield* Deferred.succeed(claimed, yield* store.inbox.claim(1, [key]))
             yield* Deferred.await(finish)
             return outcome === "commits" ? undefined : yield* Effect.fail("no")
@@ -94,7 +94,7 @@ describe.skipIf(requireOrSkip("postgres"))("locks on Postgres", () => {
           assert.deepStrictEqual([...yield* Deferred.await(claimed)], [key])
 
           const backend = yield* Deferred.make<number>()
-          const second = yield* Effect.forkChild(store.transaction(Effect.gen(function*() {
+          const second = yield* Effect.forkScoped(store.transaction(Effect.gen(function*() {
             yield* Deferred.succeed(backend, yield* backendOf(sql))
             return yield* store.inbox.claim(1, [key])
           })))
@@ -108,14 +108,33 @@ describe.skipIf(requireOrSkip("postgres"))("locks on Postgres", () => {
 
   it.live("claims that share keys in opposite order do not deadlock", () =>
     Effect.gen(function*() {
-      const { store } = yield* open
-      const keys = Array.from({ length: 200 }, () => row().messageKey)
-      const won = yield* Effect.forEach(
-        Array.from({ length: 20 }, (_, n) => n % 2 === 0 ? keys : keys.toReversed()),
-        (order) => store.transaction(store.inbox.claim(1, [order[0]!, ...order.slice(1)])),
-        { concurrency: 8 }
-      )
-      assert.deepStrictEqual(won.flatMap((claimed) => [...claimed]).sort(), keys.toSorted())
+      const { sql, store } = yield* open
+      const [low, middle, high] = Array.from({ length: 3 }, () => row().messageKey).sort() as [string, string, string]
+      const release = yield* Deferred.make<void>()
+      const held = yield* Deferred.make<void>()
+      // holds the key in the middle until each claim has what comes first for it
+      const blocker = yield* Effect.forkScoped(Effect.exit(store.transaction(Effect.gen(function*() {
+        yield* store.inbox.claim(1, [middle])
+        yield* Deferred.succeed(held, undefined)
+        yield* Deferred.await(release)
+        return yield* Effect.fail("no")
+      }))))
+      yield* Deferred.await(held)
+      const claim = Effect.fnUntraced(function*(keys: readonly [string, ...Array<string>]) {
+        const backend = yield* Deferred.make<number>()
+        const fiber = yield* Effect.forkScoped(store.transaction(Effect.gen(function*() {
+          yield* Deferred.succeed(backend, yield* backendOf(sql))
+          return yield* store.inbox.claim(1, keys)
+        })))
+        yield* untilBlocked(sql, yield* Deferred.await(backend))
+        return fiber
+      })
+      const upwards = yield* claim([low, middle, high])
+      const downwards = yield* claim([high, middle, low])
+      yield* Deferred.succeed(release, undefined)
+      yield* Fiber.join(blocker)
+      const sizes = [(yield* Fiber.join(upwards)).size, (yield* Fiber.join(downwards)).size]
+      assert.deepStrictEqual(sizes, [3, 0])
     }))
 
   it.live("a deadlock is a Conflict, also as the SqlError of the body's own statement", () =>

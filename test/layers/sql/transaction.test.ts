@@ -100,7 +100,7 @@ for (const { name, open, skip } of databases) {
       Effect.gen(function*() {
         const db = yield* open
         const written = yield* Deferred.make<void>()
-        const fiber = yield* Effect.forkChild(
+        const fiber = yield* Effect.forkScoped(
           db.store.transaction(Effect.gen(function*() {
             yield* db.store.outbox.append([row()])
             yield* Deferred.succeed(written, undefined)

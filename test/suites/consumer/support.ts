@@ -9,6 +9,7 @@ import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Layer from "effect/Layer"
+import * as References from "effect/References"
 import * as Schedule from "effect/Schedule"
 import * as Schema from "effect/Schema"
 import * as Scope from "effect/Scope"
@@ -17,11 +18,12 @@ import * as Consumer from "../../../src/Consumer.ts"
 import type * as Event from "../../../src/Event.ts"
 import * as FailurePolicy from "../../../src/FailurePolicy.ts"
 import { partitionOf } from "../../../src/internal/wire/partitioner.ts"
-import type { MessageStore } from "../../../src/MessageStore.ts"
+import { MessageStore, parts } from "../../../src/MessageStore.ts"
+import * as Outbox from "../../../src/Outbox.ts"
 import * as Publisher from "../../../src/Publisher.ts"
 import * as Topic from "../../../src/Topic.ts"
 import { sendRecords } from "../broker/support.ts"
-import { freshName, within } from "../features.ts"
+import { askUntil, freshName, within } from "../features.ts"
 
 /** Writes of handlers: lines on pages that take part in the store's transactions. */
 export class Ledger extends Context.Service<Ledger, {
@@ -45,6 +47,9 @@ export interface FrontFeatures {
   readonly concurrentTransactions: boolean
   readonly timeout?: number
 }
+
+/** Nobody reads what the engine says about thousands of failures on purpose. */
+export const silent = Layer.succeed(References.MinimumLogLevel, "None")
 
 // --- topics and events ---
 
@@ -231,11 +236,45 @@ export const blocking: FailurePolicy.FailurePolicy<unknown> = {
 /** Gives up at the first failure. */
 export const savingAtOnce: FailurePolicy.FailurePolicy<unknown> = { ...FailurePolicy.save(), retry: retries(0) }
 
+// --- the outbox ---
+
+const everyPart = upTo(parts) as unknown as readonly [number, ...Array<number>]
+
+/** Runs a relay, as a process of its own, until nothing is left in the outbox. */
+export const relayed = Effect.scoped(Effect.gen(function*() {
+  const store = yield* MessageStore
+  yield* relay()
+  yield* askUntil(
+    { clock: "live" },
+    "the outbox is empty",
+    store.outbox.read({ parts: everyPart, limit: 1 }),
+    (rows) => rows.length === 0
+  )
+}))
+
+/** Runs a relay as a process of its own; it stops with the scope, if not before. */
+export const relay = Effect.fnUntraced(function*(
+  options?: Outbox.RelayOptions & {
+    readonly changeStore?: (store: MessageStore["Service"]) => MessageStore["Service"]
+    readonly changeBroker?: (broker: Broker["Service"]) => Broker["Service"]
+  }
+) {
+  const scope = yield* Scope.fork(yield* Effect.scope)
+  const store = yield* MessageStore
+  const process = yield* anotherProcess
+  yield* Layer.buildWithScope(Layer.fresh(Outbox.layerRelay(options)), scope).pipe(
+    Effect.provideService(Broker, options?.changeBroker?.(process) ?? process),
+    Effect.provideService(MessageStore, options?.changeStore?.(store) ?? store)
+  )
+  return { stop: Scope.close(scope, Exit.void) } satisfies Member as Member
+})
+
 // --- looking into a topic ---
 
 /**
  * All records of a topic, as they lie in the log now. Sends a mark to each
- * partition and reads up to it, so that "none" is known and not guessed.
+ * partition and reads up to it, so that "none" is known and not guessed. The
+ * mark is no item: a consumer that reads the topic should have stopped.
  */
 export const recordsOf = Effect.fnUntraced(function*(name: string, partitions: number) {
   const mark = yield* freshName("mark")

@@ -88,8 +88,10 @@ export const outbox = <R>(it: It<MessageStore | R>, features: StoreFeatures<R>):
       const topic = yield* cleanOutbox
       const store = yield* MessageStore
       yield* append(topic, 4, ["a", "b", "c", "d"])
-      const { leases, owner } = yield* holding([4])
-      const [a, , c] = yield* stored(topic)
+      const { leases, owner } = yield* holding([4, 5])
+      const [a, b, c] = yield* stored(topic)
+      // an id under another part names nothing
+      assert.strictEqual(yield* store.outbox.remove({ owner, leases, rows: [{ part: 5, id: b!.id }] }), 0)
       const remove = store.outbox.remove({ owner, leases, rows: [a!, c!] })
       assert.strictEqual(yield* remove, 2)
       assert.deepStrictEqual(yield* storedTexts(topic), ["b", "d"])
@@ -120,6 +122,22 @@ export const outbox = <R>(it: It<MessageStore | R>, features: StoreFeatures<R>):
       yield* append(topic, 4, ["newer"])
       assert.strictEqual(yield* store.outbox.remove({ owner, leases, rows: nonEmpty(old) }), 0)
       assert.deepStrictEqual(yield* storedTexts(topic), ["new", "newer"])
+    }))
+
+  check("an id never comes back, even if the outbox was empty in between", () =>
+    Effect.gen(function*() {
+      const topic = yield* cleanOutbox
+      const store = yield* MessageStore
+      const { leases, owner } = yield* holding([4])
+      yield* append(topic, 4, ["a", "b"])
+      const old = nonEmpty(yield* stored(topic))
+      assert.strictEqual(yield* store.outbox.remove({ owner, leases, rows: old }), 2)
+      yield* append(topic, 4, ["c"])
+      const [next] = yield* stored(topic)
+      assert.isTrue(next!.id > old[1]!.id)
+      // a removal that comes late takes nothing with it
+      assert.strictEqual(yield* store.outbox.remove({ owner, leases, rows: old }), 0)
+      assert.deepStrictEqual(yield* storedTexts(topic), ["c"])
     }))
 
   check("who does not hold the part removes nothing", () =>

@@ -9,8 +9,11 @@
  * The insights: KafkaJS refreshes the metadata of all its target topics in one
  * request, and throws everything away if one of them is in error. So each
  * refresh here names a single topic, and what was known stays known when a
- * refresh fails. And a KafkaJS cluster can wedge (a login that never answers),
- * so one that lets a call hang is replaced; requests are idempotent or reads.
+ * refresh fails. A connection of KafkaJS that fails under several requests is
+ * disconnected once for each of them, whatever has become of it meanwhile; so a
+ * broker that failed is forgotten, and looked up anew. And a cluster can wedge
+ * (a login that never answers), so one that lets a call hang is replaced:
+ * requests are idempotent or reads.
  */
 import * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
@@ -53,6 +56,11 @@ interface Link {
   readonly scope: Scope.Closeable
 }
 
+const addressOf = (node: Node) => {
+  const end = node.brokerAddress.lastIndexOf(":")
+  return { host: node.brokerAddress.slice(0, end), port: Number(node.brokerAddress.slice(end + 1)) }
+}
+
 const hung = new KafkaJsFailure({
   error: Object.assign(new Error("KafkaJS did not answer"), { name: "KafkaJSRequestTimeoutError", retriable: true })
 })
@@ -82,16 +90,17 @@ export const make = Effect.fnUntraced(function*(settings: Settings): Effect.fn.R
 
   const bounded = <A>(used: Link, call: () => Promise<A>, within = patience) =>
     attempt(call).pipe(
-      Effect.tapError((failure) =>
-        Effect.sync(() => {
-          if (failure.peer !== undefined) used.network.removeBroker(failure.peer)
-        })
-      ),
       Effect.timeoutOrElse({
         duration: within,
         orElse: () => Effect.andThen(replace(used), Effect.fail(hung))
       })
     )
+
+  /** Requests that fail together must not disconnect, one after another, what has been connected anew. */
+  const forget = (used: Link, node: Node) => {
+    const { brokers } = used.network.brokerPool
+    if (Object.values(brokers).includes(node)) used.network.removeBroker(addressOf(node))
+  }
 
   const refresh = Effect.fnUntraced(function*(topic: string) {
     const used = yield* current
@@ -135,7 +144,12 @@ export const make = Effect.fnUntraced(function*(settings: Settings): Effect.fn.R
         used.network.targetTopics.clear()
         return used.network.refreshMetadata().then(() => used.network.findControllerBroker())
       })).pipe(mutex.withPermit),
-    request: (node, call, within) => Effect.flatMap(current, (used) => bounded(used, () => call(node), within)),
+    request: (node, call, within) =>
+      Effect.flatMap(current, (used) =>
+        Effect.tapError(bounded(used, () => call(node), within), (failure) =>
+          Effect.sync(() => {
+            if (failure.unanswered) forget(used, node)
+          }))),
     hangUp: (node) => Effect.sync(() => link?.door.hangUp(node.brokerAddress))
   }
 })

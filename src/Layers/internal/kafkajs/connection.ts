@@ -113,6 +113,8 @@ const makeSockets = (): Sockets => {
         : net.connect({ host, port }, whenConnected)
       socket.setKeepAlive(true, 30_000)
       socket.setNoDelay(true)
+      // KafkaJS ends a dead socket once per failed request, and each time a listener stays on it.
+      socket.setMaxListeners(0)
       const tracked = track(socket, () => connected)
       open.set(tracked, `${host}:${port}`)
       socket.on("close", () => open.delete(tracked))
@@ -154,12 +156,16 @@ export const fixTimers: Effect.Effect<void> = Effect.sync(() => {
 
 const kept = new Set(["broker", "clientId", "groupId", "memberId", "topic", "partition", "error", "retryCount"])
 
+/** When each text was last logged, for all doors of a Layer together. */
+const logged = new WeakMap<Settings, Map<string, number>>()
+
 /** Log lines of KafkaJS, each text at most once in ten seconds, and only fields known to hold no secret. */
-const makeLog = Effect.gen(function*() {
+const makeLog = Effect.fnUntraced(function*(settings: Settings) {
   const context = yield* Effect.context<never>()
   const clock = yield* Clock.Clock
   const runFork = Effect.runForkWith(context)
-  const lastSeen = new Map<string, number>()
+  const lastSeen = logged.get(settings) ?? new Map<string, number>()
+  logged.set(settings, lastSeen)
   return ({ level, log, namespace }: LogEntry): void => {
     const now = clock.currentTimeMillisUnsafe()
     const text = `${namespace} ${log.message}`
@@ -200,7 +206,7 @@ export const open = Effect.fnUntraced(function*(
   retry: RetryOptions,
   first: number = 0
 ): Effect.fn.Return<Door, never, Scope.Scope> {
-  const log = yield* makeLog
+  const log = yield* makeLog(settings)
   const sockets = makeSockets()
   const kafka = new Kafka({ ...kafkaOptions(settings, sockets, first), retry, logCreator: () => log })
   const door: Door = { kafka, hangUp: sockets.hangUp, close: sockets.close }

@@ -18,8 +18,6 @@ interface KafkaJsError {
   readonly type?: string
   readonly code?: string | number
   readonly retriable?: boolean
-  readonly host?: string
-  readonly port?: number
   readonly topic?: string
   readonly partition?: number
   readonly cause?: unknown
@@ -46,11 +44,6 @@ export class KafkaJsFailure extends Data.TaggedError("KafkaJsFailure")<{ readonl
   }
   get detail(): string {
     return innermost(this.error).message ?? String(this.error)
-  }
-  /** The broker whose connection closed, if the error names it. */
-  get peer(): { readonly host: string; readonly port: number } | undefined {
-    const { host, port } = innermost(this.error)
-    return host !== undefined && port !== undefined ? { host, port } : undefined
   }
   /** The partition that the error is about, if it names one. */
   get subject(): Broker.TopicPartition | undefined {

@@ -72,7 +72,8 @@ const watch = (room: Room, membership: Membership.Membership, topics: ReadonlyAr
       const now = clock.currentTimeMillisUnsafe()
       // KafkaJS sends no heartbeats while its fetches fail, or a batch is being taken.
       if (state === "Granted" && now - lastContact > 2 * settings.heartbeatInterval) yield* membership.keepAlive
-      if (state === "Granted" && now - lastContact > settings.sessionTimeout) {
+      // Earlier than the coordinator, so that nobody else has the partitions yet.
+      if (state === "Granted" && now - lastContact > settings.sessionTimeout - pulse) {
         yield* Effect.logWarning("The group's session is over without an answer from its coordinator")
         yield* membership.lose
         if (yield* answers) return stalled

@@ -7,7 +7,7 @@
  *
  *   Outside --join--> Granted --before the next join--> Draining --> Outside
  *                     Granted --evicted, session over, end--> Outside (Lost)
- *                                        Draining --evicted--> Outside (Lost)
+ *                         Draining --evicted, drain overdue--> Outside (Lost)
  *
  * The insight: KafkaJS says when it has joined (an event) but not when it lets
  * go, and a `resolveOffset` that comes late moves the position of a later
@@ -52,7 +52,7 @@ type State =
   | { readonly _tag: "Outside"; readonly since: number }
   /** `announced` opens when `Assigned` has been taken. */
   | { readonly _tag: "Granted"; readonly grants: Grants; readonly since: number; readonly announced: Latch.Latch }
-  /** `evicted`: nothing may be committed any more. */
+  /** `evicted`: nothing may be committed any more, for the member was removed or its time is over. */
   | { readonly _tag: "Draining"; readonly grants: Grants; readonly evicted: boolean }
   | { readonly _tag: "Closed" }
 
@@ -97,6 +97,10 @@ const workers = 128
 
 const keyOf = (topic: string, partition: number) => `${topic}/${partition}`
 const assignmentsOf = (grants: Grants) => [...grants.byKey.values()].map((grant) => grant.assignment)
+
+/** A drain that takes longer is cut short, since the coordinator began to count before we heard of it. */
+const overdue = (settings: Settings) =>
+  Math.max(settings.drain, settings.rebalanceTimeout - settings.heartbeatInterval - settings.maxWait - 1_000)
 
 const offsetsOf = (settings: Settings, positions: ReadonlyArray<Broker.Position>): Array<TopicOffsets> => {
   const byTopic = new Map<string, Array<{ partition: number; offset: string }>>()
@@ -152,6 +156,13 @@ const makeState = Effect.fnUntraced(function*(options: Options) {
     )
   }
 
+  const evict = () => {
+    owned = {}
+    if (state._tag !== "Draining") return
+    state = { ...state, evicted: true }
+    state.grants.lost.openUnsafe()
+  }
+
   const lose = Effect.suspend(() => {
     if (state._tag !== "Granted") return Effect.void
     const { grants } = state
@@ -175,6 +186,7 @@ const makeState = Effect.fnUntraced(function*(options: Options) {
       }))
       return revoked.pipe(
         Effect.raceFirst(grants.lost.await),
+        Effect.raceFirst(Effect.andThen(Effect.delay(Effect.sync(evict), overdue(options.settings)), Effect.never)),
         Effect.raceFirst(Effect.andThen(Effect.repeat(keepAlive, Schedule.spaced("1 second")), Effect.never)),
         Effect.andThen(Effect.suspend(() => grants.lost.isOpen() ? signalLost(grants) : Effect.void)),
         control.withPermit,
@@ -190,12 +202,7 @@ const makeState = Effect.fnUntraced(function*(options: Options) {
     grant,
     lose,
     revoke,
-    evict: () => {
-      owned = {}
-      if (state._tag !== "Draining") return
-      state = { ...state, evicted: true }
-      state.grants.lost.openUnsafe()
-    },
+    evict,
     close: () => {
       state = { _tag: "Closed" }
     },
@@ -389,8 +396,12 @@ export const make = Effect.fnUntraced(function*(
     }),
     pause: (partitions) => consumer.pause(owned(grounds, settings, partitions)),
     resume: (partitions) => consumer.resume(owned(grounds, settings, partitions)),
-    commit: (positions) =>
-      coordinator.commit(offsetsOf(settings, positions), () => positions.every(grounds.mayCommit))
+    commit: (positions) => {
+      const guard = () => positions.every(grounds.mayCommit)
+      return Effect.suspend(() =>
+        guard() ? coordinator.commit(offsetsOf(settings, positions), guard) : Effect.succeed("fenced" as const)
+      )
+    }
   }
 })
 

@@ -33,7 +33,7 @@ export interface MigrationScript {
   readonly statements: ReadonlyArray<string>
 }
 
-/** Where the tables are. Both names are validated before a dialect sees them (`locate`). */
+/** Where the tables are. `SqlStore.make` has checked that both names are identifiers. */
 export interface Location {
   readonly schema: string | undefined
   readonly tablePrefix: string

@@ -40,19 +40,8 @@ export const run = Effect.fnUntraced(function*(
   )
 })
 
-/**
- * A step of the schema as text.
- *
- * @internal
- */
-export interface Migration {
-  readonly id: number
-  readonly name: string
-  readonly sql: string
-}
-
 /** @internal */
-export const print = (dialect: Dialect): ReadonlyArray<Migration> =>
+export const print = (dialect: Dialect) =>
   dialect.migrations.map(({ id, name, statements }) => ({
     id,
     name,

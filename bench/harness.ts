@@ -1,0 +1,108 @@
+/**
+ * Runs a benchmark beside its twin: the same work, written by hand on the raw
+ * client. Both alternate within one run, so a noisy machine disturbs both; the
+ * ratio of medians is the figure.
+ */
+import { existsSync, readFileSync, writeFileSync } from "node:fs"
+
+/** What one round of one side took. */
+export interface Round {
+  readonly events: number
+  readonly wallMillis: number
+  readonly cpuMicros: number
+}
+
+export interface Benchmark {
+  /** Benchmark, a space, the variant. */
+  readonly name: string
+  readonly settings: { readonly [name: string]: string | number }
+  /** Prepares both sides once; `close` ends what it started. */
+  readonly open: () => Promise<{
+    readonly ours: () => Promise<Round>
+    readonly twin: () => Promise<Round>
+    readonly close: () => Promise<void>
+  }>
+}
+
+export interface Row {
+  readonly name: string
+  /** Events per second, median. */
+  readonly ours: number
+  readonly twin: number
+  /** `ours ÷ twin`. */
+  readonly ratio: number
+  readonly unit: string
+  readonly settings: { readonly [name: string]: string | number }
+  /** Lowest and highest ratio of neighbouring rounds. */
+  readonly spread: readonly [number, number]
+  /** CPU time of the process per event, microseconds, median. */
+  readonly cpu: { readonly ours: number; readonly twin: number }
+}
+
+const warmUps = 1
+
+/** Measures the work between two calls of the clock. */
+export const measure = async (events: number, work: (started: () => void) => Promise<void>): Promise<Round> => {
+  let wall = performance.now()
+  let cpu = process.cpuUsage()
+  await work(() => {
+    wall = performance.now()
+    cpu = process.cpuUsage()
+  })
+  const used = process.cpuUsage(cpu)
+  return { events, wallMillis: performance.now() - wall, cpuMicros: used.user + used.system }
+}
+
+const median = (values: ReadonlyArray<number>): number => {
+  const sorted = [...values].sort((a, b) => a - b)
+  const middle = sorted.length >> 1
+  return sorted.length % 2 === 1 ? sorted[middle]! : (sorted[middle - 1]! + sorted[middle]!) / 2
+}
+
+const perSecond = (round: Round): number => round.events / round.wallMillis * 1_000
+const round = (value: number, digits: number): number => Number(value.toFixed(digits))
+
+export const run = async (benchmark: Benchmark, rounds: number): Promise<Row> => {
+  const sides = await benchmark.open()
+  const ours: Array<Round> = []
+  const twin: Array<Round> = []
+  try {
+    for (let i = -warmUps; i < rounds; i++) {
+      // Whoever goes first changes from round to round.
+      const [first, second] = i % 2 === 0 ? [sides.ours, sides.twin] : [sides.twin, sides.ours]
+      const a = await first()
+      const b = await second()
+      if (i < 0) continue
+      ours.push(i % 2 === 0 ? a : b)
+      twin.push(i % 2 === 0 ? b : a)
+      console.log(
+        `  round ${i + 1}: ours ${Math.round(perSecond(ours.at(-1)!))}/s, twin ${Math.round(perSecond(twin.at(-1)!))}/s`
+      )
+    }
+  } finally {
+    await sides.close()
+  }
+  const ratios = ours.map((our, i) => perSecond(our) / perSecond(twin[i]!))
+  const oursMedian = median(ours.map(perSecond))
+  const twinMedian = median(twin.map(perSecond))
+  const cpuOf = (side: ReadonlyArray<Round>) => round(median(side.map((one) => one.cpuMicros / one.events)), 2)
+  return {
+    name: benchmark.name,
+    ours: Math.round(oursMedian),
+    twin: Math.round(twinMedian),
+    ratio: round(oursMedian / twinMedian, 3),
+    unit: "events/s",
+    settings: { ...benchmark.settings, rounds },
+    spread: [round(Math.min(...ratios), 3), round(Math.max(...ratios), 3)],
+    cpu: { ours: cpuOf(ours), twin: cpuOf(twin) }
+  }
+}
+
+const results = new URL("./results.json", import.meta.url)
+
+/** Replaces the row of this benchmark and keeps the others. */
+export const save = (row: Row): void => {
+  const known: Array<Row> = existsSync(results) ? JSON.parse(readFileSync(results, "utf8")) as Array<Row> : []
+  const rows = [...known.filter((other) => other.name !== row.name), row].sort((a, b) => a.name < b.name ? -1 : 1)
+  writeFileSync(results, `${JSON.stringify(rows, null, 2)}\n`)
+}

@@ -1,0 +1,222 @@
+/** The examples as programs: what they print, how they stop, and their exit codes. */
+import { assert, describe, it } from "@effect/vitest"
+import * as Effect from "effect/Effect"
+import type * as Scope from "effect/Scope"
+import { type ChildProcess, spawn, spawnSync } from "node:child_process"
+import { fileURLToPath } from "node:url"
+import { api, startProxy } from "../support/proxy.ts"
+import { kafkaBrokers, requireOrSkip } from "../support/services.ts"
+
+const root = fileURLToPath(new URL("../..", import.meta.url))
+
+interface Program {
+  /** What it has printed so far, of both outputs. */
+  readonly output: () => string
+  readonly signal: (...signals: ReadonlyArray<NodeJS.Signals>) => Effect.Effect<void>
+  /** Waits until it has printed something; dies if it ends before. */
+  readonly printed: (pattern: RegExp) => Effect.Effect<void>
+  /** The exit code; 128 and more when a signal ended it, as a shell has it. */
+  readonly ended: Effect.Effect<number>
+}
+
+/** Runs an example with this Node. What still runs at the end of the test is killed, with what it has started. */
+const run = (
+  example: string,
+  args: ReadonlyArray<string> = [],
+  env: NodeJS.ProcessEnv = {}
+): Effect.Effect<Program, never, Scope.Scope> =>
+  Effect.map(
+    Effect.acquireRelease(Effect.sync(() => start(example, args, env)), ({ child }) => kill(child)),
+    (started) => {
+      const { child, listeners } = started
+      const output = () => started.output
+      const until = (done: () => Effect.Effect<void> | undefined) =>
+        Effect.callback<void>((resume) => {
+          const listener = () => {
+            const effect = done()
+            if (effect === undefined) return
+            listeners.delete(listener)
+            resume(effect)
+          }
+          listeners.add(listener)
+          listener()
+          return Effect.sync(() => listeners.delete(listener))
+        })
+      return {
+        output,
+        signal: (...signals) => Effect.sync(() => signals.forEach((signal) => child.kill(signal))),
+        printed: (pattern) =>
+          until(() =>
+            pattern.test(output())
+              ? Effect.void
+              : started.code === undefined
+              ? undefined
+              : Effect.die(new Error(`The program ended before it printed ${pattern}:\n${output()}`))
+          ),
+        ended: Effect.map(until(() => started.code === undefined ? undefined : Effect.void), () => started.code!)
+      }
+    }
+  )
+
+const start = (example: string, args: ReadonlyArray<string>, env: NodeJS.ProcessEnv) => {
+  const child = spawn(
+    process.execPath,
+    ["--conditions=effect-events-source", `examples/${example}/main.ts`, ...args],
+    { cwd: root, env: { ...process.env, LOG_LEVEL: "Info", ...env }, stdio: ["ignore", "pipe", "pipe"] }
+  )
+  const listeners = new Set<() => void>()
+  const started = { child, listeners, output: "", code: undefined as number | undefined }
+  const notify = () => {
+    for (const listener of [...listeners]) listener()
+  }
+  for (const stream of [child.stdout, child.stderr]) {
+    stream.setEncoding("utf8").on("data", (text: string) => {
+      started.output += text
+      notify()
+    })
+  }
+  // Emitted when it has ended and all that it printed has been read.
+  child.once("close", (code) => {
+    started.code = code ?? 128
+    notify()
+  })
+  return started
+}
+
+const isRunning = (child: ChildProcess) => child.exitCode === null && child.signalCode === null
+
+const kill = (child: ChildProcess): Effect.Effect<void> => {
+  if (!isRunning(child)) return Effect.void
+  const gone = Effect.callback<void>((resume) => {
+    child.once("exit", () => resume(Effect.void))
+  })
+  // First kindly, so that it ends what it has started; SIGCONT in case it is stopped.
+  return Effect.sync(() => {
+    child.kill("SIGTERM")
+    child.kill("SIGCONT")
+  }).pipe(
+    Effect.andThen(Effect.timeoutOrElse(gone, {
+      duration: "15 seconds",
+      orElse: () => Effect.sync(() => void child.kill("SIGKILL"))
+    }))
+  )
+}
+
+/** Fails with all that the program printed when something takes too long. */
+const within = <A>(program: Program, seconds: number, effect: Effect.Effect<A>): Effect.Effect<A> =>
+  Effect.timeoutOrElse(effect, {
+    duration: `${seconds} seconds`,
+    orElse: () => Effect.die(new Error(`${seconds} s were not enough:\n${program.output()}`))
+  })
+
+const endsWith = Effect.fnUntraced(function*(program: Program, code: number, seconds: number) {
+  const ended = yield* within(program, seconds, program.ended)
+  assert.strictEqual(ended, code, program.output())
+})
+
+const someInvoiced = /^[1-9]\d*\/\d+ orders invoiced/m
+const stopping = /once more to exit at once/i
+
+/** More than are placed before the test is over. */
+const forLong = ["--orders", "1000000"]
+
+const invoicesAll = Effect.fnUntraced(function*(args: ReadonlyArray<string>, placed: number) {
+  const program = yield* run("orders", args)
+  yield* endsWith(program, 0, 150)
+  const verdict = `\nplaced=${placed} invoiced=${placed} lost=0 twice=0 out_of_order=0\n`
+  assert.include(program.output(), verdict)
+})
+
+/** Stops an example in the middle of its work, by one signal. */
+const drains = Effect.fnUntraced(function*(args: ReadonlyArray<string>, signal: NodeJS.Signals) {
+  const program = yield* run("orders", [...args, ...forLong])
+  yield* within(program, 60, program.printed(someInvoiced))
+  yield* program.signal(signal)
+  yield* endsWith(program, 0, 30)
+  assert.match(program.output(), /Left the group/)
+  assert.match(program.output(), /Outbox relay stopped/)
+  assert.notMatch(program.output(), /level=(WARN|ERROR)/)
+})
+
+const signals = ["SIGTERM", "SIGINT"] as const
+const minutes = (n: number) => n * 60_000
+
+describe("the orders example in one process", () => {
+  it.live("invoices each order that was placed, once and in order", () => invoicesAll([], 950), minutes(3))
+
+  for (const signal of signals) {
+    it.live(`drains and exits with 0 on ${signal}`, () => drains([], signal), minutes(2))
+  }
+
+  it.live("exits at once, and not with 0, when a second signal comes while it drains", () =>
+    Effect.gen(function*() {
+      const program = yield* run("orders", forLong)
+      yield* within(program, 60, program.printed(someInvoiced))
+      // Both wait for a process that is stopped, so that the second finds it draining.
+      yield* program.signal("SIGSTOP", "SIGTERM", "SIGINT", "SIGCONT")
+      yield* endsWith(program, 130, 5)
+      assert.match(program.output(), stopping)
+      assert.notMatch(program.output(), /Left the group/)
+    }), minutes(2))
+})
+
+describe.skipIf(requireOrSkip("kafka", "postgres"))("the orders example on Kafka and Postgres", () => {
+  it.live(
+    "invoices each order that was placed, once and in order",
+    () => invoicesAll(["--kafka", "--orders", "400"], 380),
+    minutes(3)
+  )
+
+  it.live(
+    "invoices each order once and in order although its consumer is killed three times",
+    () => invoicesAll(["--kafka", "--crash", "--orders", "1500"], 1425),
+    minutes(3)
+  )
+
+  for (const signal of signals) {
+    it.live(`drains and exits with 0 on ${signal}`, () => drains(["--kafka"], signal), minutes(2))
+  }
+
+  it.live(
+    "exits at once, and not with 0, on a second signal while Kafka keeps it from draining",
+    () =>
+      Effect.gen(function*() {
+        const proxy = yield* startProxy(kafkaBrokers![0]!)
+        const program = yield* run("orders", ["--kafka", ...forLong], { KAFKA_BROKERS: proxy.address })
+        yield* within(program, 60, program.printed(someInvoiced))
+        assert.isAbove(proxy.passed(api.fetch), 0)
+        yield* proxy.blackHole
+        yield* program.signal("SIGINT")
+        yield* within(program, 10, program.printed(stopping))
+        yield* program.signal("SIGINT")
+        yield* endsWith(program, 130, 5)
+      }),
+    minutes(2)
+  )
+})
+
+describe.skipIf(requireOrSkip("kafka", "postgres"))("the reference example", () => {
+  it.live("exits with 0, for its tables agree with what was published", () =>
+    Effect.gen(function*() {
+      const program = yield* run("reference")
+      yield* endsWith(program, 0, 120)
+      assert.include(program.output(), "\nplaced: o-1 o-2 o-3\ninvoiced: o-1 o-2 o-3 o-5 o-6 o-7 o-8\n")
+    }), minutes(3))
+})
+
+/** The console producer is a Java program; a Kafka that was given to us may have come without. */
+const withoutJava = process.env.CI !== "true" && spawnSync("java", ["-version"]).error !== undefined
+
+describe.skipIf(requireOrSkip("kafka") || withoutJava)("the interop example", () => {
+  it.live(
+    "exits with 0, for each foreign record was handled or lies in the dead-letter topic",
+    () =>
+      Effect.gen(function*() {
+        const program = yield* run("interop")
+        yield* endsWith(program, 0, 150)
+        assert.match(program.output(), /^ok +CloudEvents, structured mode +handled +4712 /m)
+        assert.match(program.output(), /^ {2}dl_error_tag: Undecodable$/m)
+      }),
+    minutes(3)
+  )
+})

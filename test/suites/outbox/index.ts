@@ -1,0 +1,19 @@
+/**
+ * The conformance suite of `Outbox`, on a Layer of broker, store and ledger.
+ * Nobody else may relay from its outbox meanwhile.
+ */
+import { describe, layer } from "@effect/vitest"
+import * as Layer from "effect/Layer"
+import { type FrontFeatures, type Services, silent } from "../consumer/support.ts"
+import { caseTimeout } from "../features.ts"
+import { relaying } from "./relay.ts"
+import { transactions } from "./transactions.ts"
+
+export const outboxSuite = <E>(name: string, services: Layer.Layer<Services, E>, features: FrontFeatures): void =>
+  layer(Layer.provideMerge(services, silent), { excludeTestServices: true, timeout: caseTimeout(features) })(
+    `Outbox on ${name}`,
+    (it) => {
+      describe("transactions", () => transactions(it, features))
+      describe("relay", () => relaying(it, features))
+    }
+  )
