@@ -12,6 +12,7 @@ export const staticSteps: ReadonlyArray<Step> = [
   existsSync(effectTsc)
     ? { name: "types and Effect diagnostics", command: effectTsc, args: ["-p", "tsconfig.json"] }
     : { name: "types (no Effect diagnostics on this platform)", command: "tsc", args: ["-p", "tsconfig.json"] },
+  { name: "examples of the docs", command: "node", args: ["scripts/docExamples.ts"] },
   { name: "lint", command: "oxlint", args: [] },
   { name: "format", command: "dprint", args: ["check"] },
   { name: "house rules", command: "node", args: ["scripts/houseRules.ts"] }

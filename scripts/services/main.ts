@@ -18,12 +18,17 @@ const print = (service: Service, state: string, detail: string): void =>
   console.log(`${service.name.padEnd(9)} ${state.padEnd(9)} ${detail}`)
 
 const up = async (service: Service): Promise<boolean> => {
+  const remembered = recall(service)
   const obtained = await obtain(service, { lifetime: "detached", port: "default" })
   if (obtained._tag === "Missing") {
     print(service, "missing", `${obtained.reason}; ${service.howToGet}`)
     return false
   }
   if (obtained._tag === "Started") {
+    // The one that we knew of runs, but does not answer.
+    if (remembered !== undefined) {
+      await end(service, remembered)
+    }
     remember(service, obtained.started)
   }
   print(service, obtained._tag.toLowerCase(), `${service.variable}=${obtained.url}`)

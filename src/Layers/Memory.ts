@@ -8,13 +8,22 @@
  *
  * **Example** (A program in a test)
  *
+ * **Example** (A test of a publisher)
+ *
  * ```ts
- * it.effect("places an order", () =>
+ * import { assert, it } from "@effect/vitest"
+ * import { Effect, Schema } from "effect"
+ * import { Publisher, Topic } from "effect-events"
+ * import * as Memory from "effect-events/Layers/Memory"
+ *
+ * const Orders = Topic.make("orders.placed", { schema: Schema.Struct({ orderId: Schema.String }) })
+ *
+ * it.effect("publishes an order", () =>
  *   Effect.gen(function*() {
- *     yield* placeOrder(order)
+ *     yield* Publisher.publish(Orders, { orderId: "o-1" })
  *     const broker = yield* Memory.MemoryBroker
  *     assert.strictEqual((yield* broker.records("orders.placed")).length, 1)
- *   }).pipe(Effect.provide(App.layer.pipe(Layer.provideMerge(Memory.layer)))))
+ *   }).pipe(Effect.provide(Memory.layer)))
  * ```
  *
  * @since 0.1.0
@@ -175,11 +184,20 @@ export interface Table<K, V> {
  *
  * **Example** (A handler's writes in a test)
  *
+ * **Example** (A handler's effects, rolled back with it)
+ *
  * ```ts
+ * import { Schema } from "effect"
+ * import { Consumer, Topic } from "effect-events"
+ * import * as Memory from "effect-events/Layers/Memory"
+ *
+ * const Orders = Topic.make("orders.placed", {
+ *   schema: Schema.Struct({ orderId: Schema.String, total: Schema.Number })
+ * })
+ *
  * const invoices = Memory.table<string, number>("invoices")
  *
- * const issue = Consumer.exactlyOnce(Orders, (event) =>
- *   invoices.set(event.payload.orderId, event.payload.total))
+ * const issue = Consumer.exactlyOnce(Orders, (event) => invoices.set(event.payload.orderId, event.payload.total))
  * ```
  *
  * @category constructors

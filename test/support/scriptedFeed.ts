@@ -8,6 +8,7 @@ import * as Deferred from "effect/Deferred"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
+import * as Fiber from "effect/Fiber"
 import * as References from "effect/References"
 import * as Schedule from "effect/Schedule"
 import * as Schema from "effect/Schema"
@@ -66,7 +67,7 @@ export const make = () => {
 
   const feed: Group.Feed = (take) =>
     Effect.sync(() => {
-      onSignal = take
+      onSignal = (signal) => Effect.provideService(take(signal), References.MinimumLogLevel, "None")
       return {
         pause: said("pause"),
         resume: said("resume"),
@@ -202,7 +203,12 @@ export const engine = Effect.fnUntraced(function*(
     feed: feed.feed,
     shutdownTimeout: options.shutdownTimeout ?? Duration.seconds(20)
   }).pipe(Scope.provide(scope), Effect.provideService(References.MinimumLogLevel, "None"))
-  return { feed, letters, stop: Scope.close(scope, Exit.void) }
+  const stop = Scope.close(scope, Exit.void)
+  // A drain may wait for handlers that a test left running: time passes until it is through.
+  yield* Effect.addFinalizer(() =>
+    Effect.flatMap(Effect.forkChild(stop), (stopping) => Effect.andThen(pass("1 hour"), Fiber.join(stopping)))
+  )
+  return { feed, letters, stop }
 })
 
 /** A gate that a handler waits at until a test opens it. */

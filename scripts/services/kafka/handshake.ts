@@ -10,8 +10,8 @@ export const answers = async (brokers: ReadonlyArray<string>, expected: Expectat
   const admin = new Kafka({
     brokers: [...brokers],
     logLevel: logLevel.NOTHING,
-    connectionTimeout: 1_000,
-    requestTimeout: 3_000,
+    connectionTimeout: 3_000,
+    requestTimeout: 5_000,
     retry: { retries: 0 }
   }).admin()
   try {

@@ -10,7 +10,7 @@ import { connect } from "node:net"
 export const answers = (url: string): Promise<boolean> =>
   new Promise((resolve) => {
     const { hostname, port } = new URL(url)
-    const socket = connect({ host: hostname, port: Number(port || 3306), timeout: 2_000 })
+    const socket = connect({ host: hostname, port: Number(port || 3306), timeout: 5_000 })
     const finish = (answer: boolean) => {
       socket.destroy()
       resolve(answer)

@@ -2,7 +2,7 @@ import { Client } from "pg"
 
 /** Runs one statement at `url`; fails when there is no server or it does not let us in. */
 export const execute = async (url: string, statement: string): Promise<void> => {
-  const client = new Client({ connectionString: url, connectionTimeoutMillis: 2_000 })
+  const client = new Client({ connectionString: url, connectionTimeoutMillis: 5_000 })
   // A server that ends later must not end us.
   client.on("error", () => {})
   try {

@@ -7,7 +7,7 @@ export const answers = (url: string): Promise<boolean> =>
     const login = password === ""
       ? ""
       : `AUTH ${decodeURIComponent(username || "default")} ${decodeURIComponent(password)}\r\n`
-    const socket = connect({ host: hostname, port: Number(port || 6379), timeout: 2_000 })
+    const socket = connect({ host: hostname, port: Number(port || 6379), timeout: 5_000 })
     const finish = (answer: boolean) => {
       socket.destroy()
       resolve(answer)

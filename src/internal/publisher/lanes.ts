@@ -19,7 +19,8 @@ import * as Context from "effect/Context"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
-import { BrokerError, type Producer, type ProducerRecord, Unreachable } from "../../Broker.ts"
+import * as Scope from "effect/Scope"
+import { BrokerError, type Producer, type ProducerRecord, ResultUnknown, Unreachable } from "../../Broker.ts"
 import { partitionOf } from "../wire/partitioner.ts"
 
 /** A message whose partition follows from its key. */
@@ -124,10 +125,17 @@ const notSent = (address: string): Outcome =>
     })
   )
 
+const cutOff = ({ partition, topic }: Lane): Outcome =>
+  Exit.fail(
+    new BrokerError({ reason: new ResultUnknown({ topic, partition, detail: "the broker's Layer was closed meanwhile" }) })
+  )
+
 export const make = Effect.fnUntraced(function*(options: { readonly producer: Producer; readonly address: string }) {
   const { address, producer } = options
   const context = yield* Effect.context<never>()
-  const scope = yield* Effect.scope
+  // Closes after whatever the caller forks from here on: a fiber that waits for
+  // its batch while the scope closes gets its outcomes.
+  const scope = yield* Effect.flatMap(Effect.scope, (scope) => Scope.fork(scope))
   const clock = Context.get(context, Clock.Clock)
   const run = Effect.runForkWith(context)
   const lanes = new Map<string, Lane>()
@@ -145,7 +153,7 @@ export const make = Effect.fnUntraced(function*(options: { readonly producer: Pr
   const start = (lane: Lane) => {
     if (lane.running) return
     lane.running = true
-    run(Effect.forkIn(drainLane(lane), scope))
+    run(Effect.forkIn(Effect.onInterrupt(drainLane(lane), () => Effect.sync(() => end(lane))), scope))
   }
 
   const drainLane = (lane: Lane): Effect.Effect<void> =>
@@ -211,6 +219,11 @@ export const make = Effect.fnUntraced(function*(options: { readonly producer: Pr
   const abandon = (entry: Entry, outcome: Outcome) => {
     for (let i = entry.next; i < entry.messages.length; i++) entry.settle(i, outcome)
     entry.next = entry.messages.length
+  }
+
+  /** The scope has closed: nobody sends what is left. */
+  const end = (lane: Lane) => {
+    for (const entry of lane.entries.splice(0)) abandon(entry, cutOff(lane))
   }
 
   const dropEnded = (lane: Lane) => {

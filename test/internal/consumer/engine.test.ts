@@ -230,10 +230,10 @@ const run = Effect.fnUntraced(function*({ fates, permits, steps }: Plan) {
         break
       }
       case "Resize":
-        // What runs already may go on.
-        limit = Math.max(step.permits, running)
+        // Workers that hold a slot keep it while they find work.
+        limit = Math.max(step.permits, limit)
         yield* slots.resize(step.permits)
-        yield* pass(1_000)
+        for (let i = 0; i < 100 && running > 0; i++) yield* pass(500)
         limit = step.permits
         break
     }
@@ -260,9 +260,7 @@ const run = Effect.fnUntraced(function*({ fates, permits, steps }: Plan) {
   // Without a rebalance each record is applied once.
   if (!steps.some(({ _tag }) => _tag === "Revoke" || _tag === "Lose")) {
     for (const [id, times] of applied) check(times === 1, `${id} was applied ${times} times`)
-    const once = new Set(letters.map(({ record }) => record.headers.ce_id))
     check(applied.size + letters.length === fates.length, "something was finished twice, or not at all")
-    check(once.size <= letters.length, "a dead letter twice")
   }
   yield* stop
   assert.deepStrictEqual(wrong, [])
@@ -307,8 +305,10 @@ describe("lanes and slots of the engine", () => {
       yield* feed.deliver(0, records("a", "a", "b", null, null))
       yield* settle
       assert.deepStrictEqual(notes.log, ["start a0", "start b2", "start 3", "start 4"])
-      yield* pass(100)
-      assert.deepStrictEqual(notes.log.slice(-1), ["start a1"])
+      yield* pass(99)
+      assert.notInclude(notes.log, "start a1")
+      yield* pass(1)
+      assert.include(notes.log, "start a1")
       yield* pass(100)
       assert.deepStrictEqual(notes.log.slice(-1), ["done a1"])
     }))

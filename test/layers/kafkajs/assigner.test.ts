@@ -75,8 +75,7 @@ describe("the assigner", () => {
     const topics = ["x", "y", "z"]
     const ids = ["a", "b", "c", "d"]
     const claims = fc.dictionary(fc.constantFrom(...topics), fc.array(fc.nat(8), { maxLength: 4 }))
-    const candidate = (id: string) =>
-      fc.record({ id: fc.constant(id), topics: fc.subarray(topics), owned: claims })
+    const candidate = (id: string) => fc.record({ id: fc.constant(id), topics: fc.subarray(topics), owned: claims })
     const arbitrary = fc.tuple(
       fc.subarray(ids, { minLength: 1 }).chain((some) => fc.tuple(...some.map(candidate))),
       fc.tuple(...topics.map(() => fc.nat(7)))

@@ -55,57 +55,67 @@ describe.skipIf(requireOrSkip("kafka"))("a consumer", () => {
       assert.strictEqual(journal.signals("a", "Lost").length, 0)
     }), 60_000)
 
-  it.live("that cannot reach its coordinator hears Lost when its session is over, and joins again afterwards", () =>
-    Effect.gen(function*() {
-      const proxy = yield* startProxy(target)
-      const direct = yield* connect({ brokers })
-      const broker = yield* connect({ brokers: [proxy.address] })
-      const topic = yield* newTopic(direct, 1)
-      const group = yield* freshName("group")
-      const producer = yield* direct.producer
-      const journal = yield* Journal.make
-      const cutOff = yield* on(broker)(journal.member("cut off", { group, topics: [topic] }))
-      yield* sendText(producer, topic, 0, "x")
-      yield* journal.until("read", () => journal.deliveries("cut off").length === 1)
-      const late = journal.positions("cut off")
-      yield* proxy.blackHole
-      yield* journal.until("lost while cut off", () => journal.signals("cut off", "Lost").length === 1)
-      assert.strictEqual((yield* reasonOf(cutOff.commit(late)))._tag, "Fenced")
-      yield* Effect.scoped(Effect.gen(function*() {
-        yield* on(direct)(journal.member("takes over", { group, topics: [topic] }))
-        yield* journal.until("read again", () => journal.deliveries("takes over").length === 1)
-      }))
-      yield* proxy.thaw
-      yield* journal.until("joined again, and read what nobody committed", () =>
-        journal.deliveries("cut off").length === 2)
-    }), 90_000)
+  it.live(
+    "that cannot reach its coordinator hears Lost when its session is over, and joins again afterwards",
+    () =>
+      Effect.gen(function*() {
+        const proxy = yield* startProxy(target)
+        const direct = yield* connect({ brokers })
+        const broker = yield* connect({ brokers: [proxy.address] })
+        const topic = yield* newTopic(direct, 1)
+        const group = yield* freshName("group")
+        const producer = yield* direct.producer
+        const journal = yield* Journal.make
+        const cutOff = yield* on(broker)(journal.member("cut off", { group, topics: [topic] }))
+        yield* sendText(producer, topic, 0, "x")
+        yield* journal.until("read", () => journal.deliveries("cut off").length === 1)
+        const late = journal.positions("cut off")
+        yield* proxy.blackHole
+        yield* journal.until("lost while cut off", () => journal.signals("cut off", "Lost").length === 1)
+        assert.strictEqual((yield* reasonOf(cutOff.commit(late)))._tag, "Fenced")
+        yield* Effect.scoped(Effect.gen(function*() {
+          yield* on(direct)(journal.member("takes over", { group, topics: [topic] }))
+          yield* journal.until("read again", () => journal.deliveries("takes over").length === 1)
+        }))
+        yield* proxy.thaw
+        yield* journal.until(
+          "joined again, and read what nobody committed",
+          () => journal.deliveries("cut off").length === 2
+        )
+      }),
+    90_000
+  )
 
-  it.live("that drains longer than its session keeps its membership, and its commit counts", () =>
-    Effect.gen(function*() {
-      const broker = yield* connect({ brokers, rebalanceTimeout: "20 seconds", sessionTimeout: "3 seconds" })
-      const topic = yield* newTopic(broker, 2)
-      const group = yield* freshName("group")
-      const producer = yield* broker.producer
-      const journal = yield* Journal.make
-      const commit = yield* Deferred.make<Effect.Effect<void>>()
-      const slow = yield* on(broker)(journal.member("slow", {
-        group,
-        topics: [topic],
-        hook: (signal) =>
-          signal._tag === "Revoked"
-            ? Effect.andThen(Effect.sleep("5 seconds"), Effect.flatten(Deferred.await(commit)))
-            : Effect.void
-      }))
-      yield* Deferred.succeed(commit, Effect.suspend(() => Effect.orDie(slow.commit(journal.positions("slow")))))
-      yield* Effect.forEach([0, 1], (partition) => sendText(producer, topic, partition, `v-${partition}`))
-      yield* journal.until("both read", () => journal.deliveries("slow").length === 2)
-      yield* on(broker)(journal.member("next", { group, topics: [topic] }))
-      yield* journal.until("one each", () => journal.held("slow").length === 1 && journal.held("next").length === 1)
-      yield* Effect.forEach([0, 1], (partition) => sendText(producer, topic, partition, `w-${partition}`))
-      yield* journal.until("four records", () => journal.deliveries().length >= 4)
-      assert.deepStrictEqual(sorted(journal.texts()), ["v-0", "v-1", "w-0", "w-1"])
-      assert.strictEqual(journal.signals("slow", "Lost").length, 0)
-    }), 60_000)
+  it.live(
+    "that drains longer than its session keeps its membership, and its commit counts",
+    () =>
+      Effect.gen(function*() {
+        const broker = yield* connect({ brokers, rebalanceTimeout: "20 seconds", sessionTimeout: "3 seconds" })
+        const topic = yield* newTopic(broker, 2)
+        const group = yield* freshName("group")
+        const producer = yield* broker.producer
+        const journal = yield* Journal.make
+        const commit = yield* Deferred.make<Effect.Effect<void>>()
+        const slow = yield* on(broker)(journal.member("slow", {
+          group,
+          topics: [topic],
+          hook: (signal) =>
+            signal._tag === "Revoked"
+              ? Effect.andThen(Effect.sleep("5 seconds"), Effect.flatten(Deferred.await(commit)))
+              : Effect.void
+        }))
+        yield* Deferred.succeed(commit, Effect.suspend(() => Effect.orDie(slow.commit(journal.positions("slow")))))
+        yield* Effect.forEach([0, 1], (partition) => sendText(producer, topic, partition, `v-${partition}`))
+        yield* journal.until("both read", () => journal.deliveries("slow").length === 2)
+        yield* on(broker)(journal.member("next", { group, topics: [topic] }))
+        yield* journal.until("one each", () => journal.held("slow").length === 1 && journal.held("next").length === 1)
+        yield* Effect.forEach([0, 1], (partition) => sendText(producer, topic, partition, `w-${partition}`))
+        yield* journal.until("four records", () => journal.deliveries().length >= 4)
+        assert.deepStrictEqual(sorted(journal.texts()), ["v-0", "v-1", "w-0", "w-1"])
+        assert.strictEqual(journal.signals("slow", "Lost").length, 0)
+      }),
+    60_000
+  )
 
   it.live("whose drain outlives the rebalance timeout is cut short and hears Lost", () =>
     Effect.gen(function*() {
@@ -127,35 +137,39 @@ describe.skipIf(requireOrSkip("kafka"))("a consumer", () => {
       yield* journal.until("joined again", () => journal.signals("hangs", "Assigned").length > 1)
     }), 60_000)
 
-  it.live("that is evicted while it takes a chunk ends that call, and goes on when it is granted something", () =>
-    Effect.gen(function*() {
-      const broker = yield* connect({ brokers })
-      const topic = yield* newTopic(broker, 1)
-      const group = yield* freshName("group")
-      const producer = yield* broker.producer
-      const journal = yield* Journal.make
-      const taking = yield* Deferred.make<void>()
-      let first = true
-      const member = yield* on(broker)(journal.member("a", {
-        group,
-        topics: [topic],
-        hook: (signal) =>
-          Effect.suspend(() => {
-            if (signal._tag !== "Records" || !first) return Effect.void
-            first = false
-            return Effect.andThen(Deferred.succeed(taking, undefined), Effect.never)
-          })
-      }))
-      yield* sendText(producer, topic, 0, "x")
-      yield* Deferred.await(taking)
-      yield* kafka.expire(group)
-      yield* journal.until("the record again", () => journal.deliveries("a").length === 2)
-      assert.strictEqual(journal.signals("a", "Lost").length, 1)
-      yield* member.commit(journal.positions("a"))
-      yield* sendText(producer, topic, 0, "y")
-      yield* journal.until("the next", () => journal.texts("a").includes("y"))
-      assert.deepStrictEqual(journal.texts("a"), ["x", "x", "y"])
-    }), 60_000)
+  it.live(
+    "that is evicted while it takes a chunk ends that call, and goes on when it is granted something",
+    () =>
+      Effect.gen(function*() {
+        const broker = yield* connect({ brokers })
+        const topic = yield* newTopic(broker, 1)
+        const group = yield* freshName("group")
+        const producer = yield* broker.producer
+        const journal = yield* Journal.make
+        const taking = yield* Deferred.make<void>()
+        let first = true
+        const member = yield* on(broker)(journal.member("a", {
+          group,
+          topics: [topic],
+          hook: (signal) =>
+            Effect.suspend(() => {
+              if (signal._tag !== "Records" || !first) return Effect.void
+              first = false
+              return Effect.andThen(Deferred.succeed(taking, undefined), Effect.never)
+            })
+        }))
+        yield* sendText(producer, topic, 0, "x")
+        yield* Deferred.await(taking)
+        yield* kafka.expire(group)
+        yield* journal.until("the record again", () => journal.deliveries("a").length === 2)
+        assert.strictEqual(journal.signals("a", "Lost").length, 1)
+        yield* member.commit(journal.positions("a"))
+        yield* sendText(producer, topic, 0, "y")
+        yield* journal.until("the next", () => journal.texts("a").includes("y"))
+        assert.deepStrictEqual(journal.texts("a"), ["x", "x", "y"])
+      }),
+    60_000
+  )
 
   it.live("whose engine has a defect fails, instead of repeating the chunk for ever", () =>
     Effect.gen(function*() {

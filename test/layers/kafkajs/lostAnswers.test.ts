@@ -29,11 +29,17 @@ describe.skipIf(requireOrSkip("kafka"))("publishing when answers are lost", () =
     const topic = yield* newTopic(direct, partitions)
     const producer = yield* broker.producer
     yield* loseEach(proxy, each)
-    const sent = yield* Effect.forEach(upTo(lanes), (lane) =>
-      Effect.forEach(upTo(count), (n) =>
-        Effect.as(sendText(producer, topic, lane % partitions, `${lane}-${n}`), `${lane}-${n}`)), {
-      concurrency: lanes
-    })
+    const sent = yield* Effect.forEach(
+      upTo(lanes),
+      (lane) =>
+        Effect.forEach(
+          upTo(count),
+          (n) => Effect.as(sendText(producer, topic, lane % partitions, `${lane}-${n}`), `${lane}-${n}`)
+        ),
+      {
+        concurrency: lanes
+      }
+    )
     assert.isAbove(proxy.lost(), 2)
     const log = yield* readLog(direct, topic, partitions)
     assert.deepStrictEqual(compare(sent.flat(), log), { lost: [], doubled: [] })
@@ -80,8 +86,11 @@ describe.skipIf(requireOrSkip("kafka"))("publishing when answers are lost", () =
       const producer = yield* broker.producer
       yield* Effect.forEach([0, 1], (partition) => sendText(producer, topic, partition, `${partition}-first`))
       yield* proxy.freeze
-      const sends = Effect.forEach([0, 1], (partition) =>
-        Effect.forEach(upTo(3), (n) => sendText(producer, topic, partition, `${partition}-${n}`)), { concurrency: 2 })
+      const sends = Effect.forEach(
+        [0, 1],
+        (partition) => Effect.forEach(upTo(3), (n) => sendText(producer, topic, partition, `${partition}-${n}`)),
+        { concurrency: 2 }
+      )
       const [duration] = yield* Effect.timed(sends)
       assert.isBelow(Duration.toMillis(duration), 15_000)
       const expected = [0, 1].map((partition) => [`${partition}-first`, ...upTo(3).map((n) => `${partition}-${n}`)])
@@ -143,7 +152,9 @@ describe.skipIf(requireOrSkip("kafka"))("publishing when answers are lost", () =
       // Reported, not asserted: it shows that the cases above can fail.
       const { doubled, lost } = found
       yield* Effect.sync(() =>
-        process.stderr.write(`KafkaJS's own producer: ${lost.length} lost, ${doubled.length} doubled of ${sent.length}\n`)
+        process.stderr.write(
+          `KafkaJS's own producer: ${lost.length} lost, ${doubled.length} doubled of ${sent.length}\n`
+        )
       )
     }))
 })

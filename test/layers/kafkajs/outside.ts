@@ -71,17 +71,22 @@ export const outside = (brokers: ReadonlyArray<string>) => ({
 
   /** Removes the group's only member, as the coordinator does when its heartbeats stop. */
   expire: (group: string) =>
-    withNetwork(brokers, (network) =>
-      network.findGroupCoordinator({ groupId: group }).then((node) =>
-        node.describeGroups({ groupIds: [group] }).then((answer: Described) =>
-          node.leaveGroup({ groupId: group, memberId: answer.groups[0]!.members[0]!.memberId })
+    withNetwork(
+      brokers,
+      (network) =>
+        network.findGroupCoordinator({ groupId: group }).then((node) =>
+          node.describeGroups({ groupIds: [group] }).then((answer: Described) =>
+            node.leaveGroup({ groupId: group, memberId: answer.groups[0]!.members[0]!.memberId })
+          )
         )
-      )),
+    ),
 
   /** The address of the broker that keeps a group. */
   coordinator: (group: string) =>
-    withNetwork(brokers, (network) =>
-      network.findGroupCoordinator({ groupId: group }).then((node) => node.brokerAddress)),
+    withNetwork(
+      brokers,
+      (network) => network.findGroupCoordinator({ groupId: group }).then((node) => node.brokerAddress)
+    ),
 
   /** The address of the broker that leads a partition. */
   leader: (topic: string, partition: number) =>
@@ -93,10 +98,13 @@ export const outside = (brokers: ReadonlyArray<string>) => ({
 
   /** The committed offsets of a topic, by partition. */
   committed: (group: string, topic: string) =>
-    withAdmin(brokers, (admin) =>
-      admin.fetchOffsets({ groupId: group, topics: [topic] }).then((found) =>
-        new Map(found[0]!.partitions.map(({ offset, partition }) => [partition, BigInt(offset)]))
-      )),
+    withAdmin(
+      brokers,
+      (admin) =>
+        admin.fetchOffsets({ groupId: group, topics: [topic] }).then((found) =>
+          new Map(found[0]!.partitions.map(({ offset, partition }) => [partition, BigInt(offset)]))
+        )
+    ),
 
   groups: withAdmin(brokers, (admin) => admin.listGroups().then(({ groups }) => groups.map(({ groupId }) => groupId)))
 })

@@ -36,7 +36,13 @@ const seen = (
 describe("reading a fetched partition", () => {
   it("two transactions that are open at the fetch offset and both aborted are both left out", () => {
     // x0 y1 | x2 y3 abort(x)4 abort(y)5 z6, fetched from 2: KafkaJS lets y3 through
-    const messages = [record(2, "x"), record(3, "y"), marker(4, "x", abortMarker), marker(5, "y", abortMarker), record(6, "z", false)]
+    const messages = [
+      record(2, "x"),
+      record(3, "y"),
+      marker(4, "x", abortMarker),
+      marker(5, "y", abortMarker),
+      record(6, "z", false)
+    ]
     assert.deepStrictEqual(seen(2, messages, [["x", 0], ["y", 1]]), { offsets: [6], next: 7 })
   })
 

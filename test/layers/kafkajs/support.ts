@@ -6,8 +6,8 @@ import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Broker from "../../../src/Broker.ts"
 import * as KafkaJs from "../../../src/Layers/KafkaJs.ts"
-import { freshName } from "../../suites/features.ts"
 import { bytes, nonEmpty, upTo } from "../../suites/broker/support.ts"
+import { freshName } from "../../suites/features.ts"
 
 export { bytes, freshName, nonEmpty, upTo }
 

@@ -57,29 +57,33 @@ describe.skipIf(requireOrSkip("kafka"))("a tail", () => {
       assert.deepStrictEqual(journal.texts().slice(-2), ["v-3", "v-4"])
     }))
 
-  it.live("and a consumer and a producer go on after their only broker was killed: no gap, no repeat", () =>
-    Effect.gen(function*() {
-      const cluster = yield* ownKafka({})
-      const broker = yield* connect({ brokers: cluster.brokers, sessionTimeout: "45 seconds" })
-      const topic = yield* newTopic(broker, 2)
-      const producer = yield* broker.producer
-      const journal = yield* Journal.make
-      yield* on(broker)(journal.tail("tail", { topics: [topic] }))
-      yield* on(broker)(journal.member("member", { group: "group", topics: [topic] }))
-      const texts = (prefix: string) => upTo(20).map((n) => `${prefix}-${n}`)
-      const sendAll = (prefix: string) =>
-        Effect.forEach(texts(prefix), (text, n) => sendText(producer, topic, n % 2, text))
-      yield* sendAll("before")
-      yield* journal.until("all before", () => journal.deliveries().length === 40)
-      const [node] = cluster.nodes
-      yield* kill(node!)
-      const during = yield* Effect.forkChild(sendAll("during"))
-      yield* start(node!)
-      yield* Effect.andThen(Fiber.join(during), sendAll("after"))
-      yield* journal.until("all", () => journal.deliveries().length >= 120)
-      const expected = ["before", "during", "after"].flatMap(texts).sort()
-      assert.deepStrictEqual([...journal.texts("tail")].sort(), expected)
-      assert.deepStrictEqual([...journal.texts("member")].sort(), expected)
-      assert.strictEqual(journal.signals("member", "Lost").length, 0)
-    }), 90_000)
+  it.live(
+    "and a consumer and a producer go on after their only broker was killed: no gap, no repeat",
+    () =>
+      Effect.gen(function*() {
+        const cluster = yield* ownKafka({})
+        const broker = yield* connect({ brokers: cluster.brokers, sessionTimeout: "45 seconds" })
+        const topic = yield* newTopic(broker, 2)
+        const producer = yield* broker.producer
+        const journal = yield* Journal.make
+        yield* on(broker)(journal.tail("tail", { topics: [topic] }))
+        yield* on(broker)(journal.member("member", { group: "group", topics: [topic] }))
+        const texts = (prefix: string) => upTo(20).map((n) => `${prefix}-${n}`)
+        const sendAll = (prefix: string) =>
+          Effect.forEach(texts(prefix), (text, n) => sendText(producer, topic, n % 2, text))
+        yield* sendAll("before")
+        yield* journal.until("all before", () => journal.deliveries().length === 40)
+        const [node] = cluster.nodes
+        yield* kill(node!)
+        const during = yield* Effect.forkChild(sendAll("during"))
+        yield* start(node!)
+        yield* Effect.andThen(Fiber.join(during), sendAll("after"))
+        yield* journal.until("all", () => journal.deliveries().length >= 120)
+        const expected = ["before", "during", "after"].flatMap(texts).sort()
+        assert.deepStrictEqual([...journal.texts("tail")].sort(), expected)
+        assert.deepStrictEqual([...journal.texts("member")].sort(), expected)
+        assert.strictEqual(journal.signals("member", "Lost").length, 0)
+      }),
+    90_000
+  )
 })

@@ -68,81 +68,97 @@ const nodeAt = (cluster: KafkaCluster, address: string) =>
   cluster.nodes.find((node) => node.broker === address) ?? cluster.nodes[0]!
 
 describe.skipIf(requireOrSkip("kafka"))("three brokers", () => {
-  it.live("a leader, then the group's coordinator killed: nothing lost, doubled or out of order", () =>
-    Effect.gen(function*() {
-      const cluster = yield* ownKafka({ nodes: 3 })
-      const options = { brokers: cluster.brokers, requestTimeout: "10 seconds", sessionTimeout: "45 seconds" } as const
-      const broker = yield* connect(options)
-      const topic = yield* newTopic(broker, partitions)
-      const group = "group"
-      const journal = yield* Journal.make
-      yield* committing(journal, broker, "a", group, topic)
-      yield* committing(journal, broker, "b", group, topic)
-      const producer = yield* broker.producer
-      const ledger = makeLedger()
-      let stop = false
-      const publishing = yield* Effect.forkScoped(
-        Effect.forEach(upTo(lanes), (lane) =>
-          Effect.gen(function*() {
-            for (let n = 0; !stop; n++) {
-              yield* sendText(producer, topic, lane, `${lane}-${n}`)
-              yield* ledger.note(lane, `${lane}-${n}`)
-              yield* Effect.sleep(10)
-            }
-          }), { concurrency: lanes })
-      )
-      const kafka = outside(cluster.brokers)
-      yield* ledger.progress(50)
-      for (const find of [kafka.leader(topic, 0), kafka.coordinator(group)]) {
-        const node = nodeAt(cluster, yield* find)
-        yield* kill(node)
+  it.live(
+    "a leader, then the group's coordinator killed: nothing lost, doubled or out of order",
+    () =>
+      Effect.gen(function*() {
+        const cluster = yield* ownKafka({ nodes: 3 })
+        const options = {
+          brokers: cluster.brokers,
+          requestTimeout: "10 seconds",
+          sessionTimeout: "45 seconds"
+        } as const
+        const broker = yield* connect(options)
+        const topic = yield* newTopic(broker, partitions)
+        const group = "group"
+        const journal = yield* Journal.make
+        yield* committing(journal, broker, "a", group, topic)
+        yield* committing(journal, broker, "b", group, topic)
+        const producer = yield* broker.producer
+        const ledger = makeLedger()
+        let stop = false
+        const publishing = yield* Effect.forkScoped(
+          Effect.forEach(upTo(lanes), (lane) =>
+            Effect.gen(function*() {
+              for (let n = 0; !stop; n++) {
+                yield* sendText(producer, topic, lane, `${lane}-${n}`)
+                yield* ledger.note(lane, `${lane}-${n}`)
+                yield* Effect.sleep(10)
+              }
+            }), { concurrency: lanes })
+        )
+        const kafka = outside(cluster.brokers)
         yield* ledger.progress(50)
-        yield* start(node)
-        yield* ledger.progress(100)
-      }
-      stop = true
-      yield* Fiber.join(publishing)
-      const log = yield* readLog(broker, topic, partitions)
-      assert.deepStrictEqual(compare(ledger.acked.flat(), log), { lost: [], doubled: [] })
-      assert.deepStrictEqual(log, ledger.acked)
-      const seen = () => new Set(journal.texts())
-      yield* journal.until("the group has read all", () => {
-        const read = seen()
-        return ledger.acked.flat().every((text) => read.has(text))
-      })
-      const redelivered = journal.deliveries().length - seen().size
-      yield* Effect.sync(() =>
-        process.stderr.write(`three brokers: ${ledger.acked.flat().length} acknowledged, ${redelivered} redelivered\n`)
-      )
-    }), 180_000)
+        for (const find of [kafka.leader(topic, 0), kafka.coordinator(group)]) {
+          const node = nodeAt(cluster, yield* find)
+          yield* kill(node)
+          yield* ledger.progress(50)
+          yield* start(node)
+          yield* ledger.progress(100)
+        }
+        stop = true
+        yield* Fiber.join(publishing)
+        const log = yield* readLog(broker, topic, partitions)
+        assert.deepStrictEqual(compare(ledger.acked.flat(), log), { lost: [], doubled: [] })
+        assert.deepStrictEqual(log, ledger.acked)
+        const seen = () => new Set(journal.texts())
+        yield* journal.until("the group has read all", () => {
+          const read = seen()
+          return ledger.acked.flat().every((text) => read.has(text))
+        })
+        const redelivered = journal.deliveries().length - seen().size
+        yield* Effect.sync(() =>
+          process.stderr.write(
+            `three brokers: ${ledger.acked.flat().length} acknowledged, ${redelivered} redelivered\n`
+          )
+        )
+      }),
+    180_000
+  )
 
-  it.live("the same accident loses acknowledged messages when one KafkaJS send spans several partitions", () =>
-    Effect.gen(function*() {
-      const cluster = yield* ownKafka({ nodes: 3 })
-      const broker = yield* connect({ brokers: cluster.brokers, requestTimeout: "10 seconds" })
-      const topic = yield* newTopic(broker, partitions)
-      const kafka = new KafkaJsClient.Kafka({ brokers: cluster.brokers, logLevel: KafkaJsClient.logLevel.NOTHING })
-      const raw = kafka.producer({
-        idempotent: true,
-        createPartitioner: KafkaJsClient.Partitioners.DefaultPartitioner,
-        retry: { initialRetryTime: 100, maxRetryTime: 2_000, retries: 1_000_000 }
-      })
-      yield* Effect.promise(() => raw.connect())
-      const acked: Array<string> = []
-      const sendAll = Effect.fnUntraced(function*(round: number) {
-        const texts = upTo(partitions).map((partition) => `${round}-${partition}`)
-        const messages = texts.map((value, partition) => ({ value, partition }))
-        const sent = yield* Effect.timeoutOption(Effect.promise(() => raw.send({ topic, messages })), 30_000)
-        if (sent._tag === "Some") acked.push(...texts)
-      })
-      const node = nodeAt(cluster, yield* outside(cluster.brokers).leader(topic, 0))
-      yield* Effect.forEach(upTo(50), sendAll)
-      yield* Effect.all([kill(node), Effect.forEach(upTo(100), (n) => sendAll(n + 50))], { concurrency: 2 })
-      yield* Effect.promise(() => raw.disconnect())
-      const { doubled, lost } = compare(acked, yield* readLog(broker, topic, partitions))
-      // Reported, not asserted: it shows that the case above can fail.
-      yield* Effect.sync(() =>
-        process.stderr.write(`KafkaJS's sendBatch: ${lost.length} lost, ${doubled.length} doubled of ${acked.length}\n`)
-      )
-    }), 120_000)
+  it.live(
+    "the same accident loses acknowledged messages when one KafkaJS send spans several partitions",
+    () =>
+      Effect.gen(function*() {
+        const cluster = yield* ownKafka({ nodes: 3 })
+        const broker = yield* connect({ brokers: cluster.brokers, requestTimeout: "10 seconds" })
+        const topic = yield* newTopic(broker, partitions)
+        const kafka = new KafkaJsClient.Kafka({ brokers: cluster.brokers, logLevel: KafkaJsClient.logLevel.NOTHING })
+        const raw = kafka.producer({
+          idempotent: true,
+          createPartitioner: KafkaJsClient.Partitioners.DefaultPartitioner,
+          retry: { initialRetryTime: 100, maxRetryTime: 2_000, retries: 1_000_000 }
+        })
+        yield* Effect.promise(() => raw.connect())
+        const acked: Array<string> = []
+        const sendAll = Effect.fnUntraced(function*(round: number) {
+          const texts = upTo(partitions).map((partition) => `${round}-${partition}`)
+          const messages = texts.map((value, partition) => ({ value, partition }))
+          const sent = yield* Effect.timeoutOption(Effect.promise(() => raw.send({ topic, messages })), 30_000)
+          if (sent._tag === "Some") acked.push(...texts)
+        })
+        const node = nodeAt(cluster, yield* outside(cluster.brokers).leader(topic, 0))
+        yield* Effect.forEach(upTo(50), sendAll)
+        yield* Effect.all([kill(node), Effect.forEach(upTo(100), (n) => sendAll(n + 50))], { concurrency: 2 })
+        yield* Effect.promise(() => raw.disconnect())
+        const { doubled, lost } = compare(acked, yield* readLog(broker, topic, partitions))
+        // Reported, not asserted: it shows that the case above can fail.
+        yield* Effect.sync(() =>
+          process.stderr.write(
+            `KafkaJS's sendBatch: ${lost.length} lost, ${doubled.length} doubled of ${acked.length}\n`
+          )
+        )
+      }),
+    120_000
+  )
 })

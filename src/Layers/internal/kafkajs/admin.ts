@@ -14,7 +14,7 @@ import * as Broker from "../../../Broker.ts"
 import type { Cluster } from "./cluster.ts"
 import { brokerError, type KafkaJsFailure, toBrokerError, unknownTopic } from "./errors.ts"
 import type { CreateTopicsRequest } from "./internals.ts"
-import { retryFor } from "./producer.ts"
+import { retryFor } from "./retry.ts"
 import { physical, type Settings } from "./settings.ts"
 
 const defaults = { "message.timestamp.type": "LogAppendTime" }
@@ -39,8 +39,10 @@ export const ensureTopics = (settings: Settings, cluster: Cluster): Broker.Broke
     const request = { timeout: settings.requestTimeout, topics: [creation(name, options)] }
     const node = yield* cluster.anyNode
     yield* cluster.request(node, (node) => node.createTopics(request)).pipe(
-      Effect.catchIf((failure) => failure.type === "NOT_CONTROLLER", () =>
-        Effect.flatMap(cluster.controller, (node) => cluster.request(node, (node) => node.createTopics(request)))),
+      Effect.catchIf(
+        (failure) => failure.type === "NOT_CONTROLLER",
+        () => Effect.flatMap(cluster.controller, (node) => cluster.request(node, (node) => node.createTopics(request)))
+      ),
       // Somebody else was faster, or an attempt whose answer was lost.
       Effect.catchIf((failure) => failure.type === "TOPIC_ALREADY_EXISTS", () => Effect.void)
     )
@@ -65,13 +67,17 @@ export const ensureTopics = (settings: Settings, cluster: Cluster): Broker.Broke
 
   return Effect.fnUntraced(function*(topics) {
     const clock = yield* Clock.Clock
-    yield* Effect.forEach(topics, (requirement) =>
-      Effect.catchTag(ensure(requirement, clock), "KafkaJsFailure", (failure) =>
-        Effect.fail(toBrokerError(failure, {
-          operation: `create topic "${requirement.name}"`,
-          address: settings.address,
-          tried: "creating topics",
-          topic: requirement.name
-        }))), { discard: true })
+    yield* Effect.forEach(
+      topics,
+      (requirement) =>
+        Effect.catchTag(ensure(requirement, clock), "KafkaJsFailure", (failure) =>
+          Effect.fail(toBrokerError(failure, {
+            operation: `create topic "${requirement.name}"`,
+            address: settings.address,
+            tried: "creating topics",
+            topic: requirement.name
+          }))),
+      { discard: true }
+    )
   })
 }

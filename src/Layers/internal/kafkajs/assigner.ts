@@ -143,9 +143,7 @@ export const make = (options: {
       else partitions.set(topic, known.map((partition) => partition.partitionId))
     }
     const found = elsewhere.length === 0 ? Promise.resolve(new Map<string, Array<number>>()) : options.lookUp(elsewhere)
-    return found.then((more) =>
-      encode(spread(candidates, new Map([...partitions, ...more])))
-    )
+    return found.then((more) => encode(spread(candidates, new Map([...partitions, ...more]))))
   }
 })
 

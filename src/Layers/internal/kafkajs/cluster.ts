@@ -65,91 +65,111 @@ const hung = new KafkaJsFailure({
   error: Object.assign(new Error("KafkaJS did not answer"), { name: "KafkaJSRequestTimeoutError", retriable: true })
 })
 
+/** The present link, and what was heard over it and its predecessors. */
+interface Links {
+  readonly settings: Settings
+  readonly scope: Scope.Scope
+  readonly now: () => number
+  /** One refresh at a time: KafkaJS has one list of target topics. */
+  readonly mutex: Semaphore.Semaphore
+  readonly known: Map<string, Description>
+  opened: number
+  present: Link | undefined
+}
+
+const openLink = Effect.fnUntraced(function*(links: Links) {
+  const scope = yield* Scope.fork(links.scope)
+  const door = yield* Scope.provide(Connection.open(links.settings, Connection.impatient, links.opened++), scope)
+  const link: Link = { door, network: Connection.network(links.settings, door), scope }
+  links.present = link
+  return link
+})
+
+const current = (links: Links): Effect.Effect<Link> =>
+  Effect.suspend(() => links.present === undefined ? openLink(links) : Effect.succeed(links.present))
+
+const replace = (links: Links, broken: Link) =>
+  Effect.suspend(() => {
+    if (links.present === broken) links.present = undefined
+    return Scope.close(broken.scope, Exit.void)
+  })
+
+/** Calls KafkaJS; a call that hangs takes its link with it. */
+const bounded = <A>(links: Links, used: Link, call: () => Promise<A>, within = links.settings.requestTimeout + 5_000) =>
+  Effect.timeoutOrElse(attempt(call), {
+    duration: within,
+    orElse: () => Effect.andThen(replace(links, used), Effect.fail(hung))
+  })
+
+/** Requests that fail together must not disconnect, one after another, what has been connected anew. */
+const forget = (used: Link, node: Node) => {
+  const { brokers } = used.network.brokerPool
+  if (Object.values(brokers).includes(node)) used.network.removeBroker(addressOf(node))
+}
+
+const refresh = Effect.fnUntraced(function*(links: Links, topic: string) {
+  const used = yield* current(links)
+  const at = links.now()
+  used.network.targetTopics.clear()
+  used.network.targetTopics.add(topic)
+  yield* bounded(links, used, () => used.network.refreshMetadata())
+  const description = { at, partitions: used.network.findTopicPartitionMetadata(topic) }
+  links.known.set(topic, description)
+  return description
+})
+
+const describe = (links: Links) => (topic: string, notBefore: number): Effect.Effect<Description, KafkaJsFailure> => {
+  const orElse = (refreshed: Effect.Effect<Description, KafkaJsFailure>) =>
+    Effect.suspend(() => {
+      const known = links.known.get(topic)
+      return known !== undefined && known.at >= notBefore ? Effect.succeed(known) : refreshed
+    })
+  // Looked at again inside, since somebody else may have asked meanwhile.
+  return orElse(links.mutex.withPermit(orElse(refresh(links, topic))))
+}
+
+const anyNode = (links: Links) =>
+  Effect.flatMap(current(links), (used) =>
+    Effect.flatMap(bounded(links, used, () => used.network.connect()), () => {
+      const { brokers, seedBroker } = used.network.brokerPool
+      const node = [...Object.values(brokers), seedBroker].find((node) => node?.isConnected() === true)
+      return node === undefined ? Effect.fail(hung) : Effect.succeed(node)
+    }))
+
+const controller = (links: Links) =>
+  Effect.flatMap(current(links), (used) =>
+    bounded(links, used, () => {
+      used.network.targetTopics.clear()
+      return used.network.refreshMetadata().then(() => used.network.findControllerBroker())
+    })).pipe(links.mutex.withPermit)
+
 /** Opens a cluster; connecting happens with the first call. Closing the scope closes it. */
 export const make = Effect.fnUntraced(function*(settings: Settings): Effect.fn.Return<Cluster, never, Scope.Scope> {
-  const scope = yield* Effect.scope
   const clock = yield* Clock.Clock
-  const patience = settings.requestTimeout + 5_000
-  const mutex = yield* Semaphore.make(1)
-  const known = new Map<string, Description>()
-  let opened = 0
-  let link: Link | undefined
-
-  const openLink = Effect.fnUntraced(function*() {
-    const linkScope = yield* Scope.fork(scope)
-    const door = yield* Scope.provide(Connection.open(settings, Connection.impatient, opened++), linkScope)
-    link = { door, network: Connection.network(settings, door), scope: linkScope }
-    return link
-  })
-  const current = Effect.suspend(() => link === undefined ? openLink() : Effect.succeed(link))
-  const replace = (broken: Link) =>
-    Effect.suspend(() => {
-      if (link === broken) link = undefined
-      return Scope.close(broken.scope, Exit.void)
-    })
-
-  const bounded = <A>(used: Link, call: () => Promise<A>, within = patience) =>
-    attempt(call).pipe(
-      Effect.timeoutOrElse({
-        duration: within,
-        orElse: () => Effect.andThen(replace(used), Effect.fail(hung))
-      })
-    )
-
-  /** Requests that fail together must not disconnect, one after another, what has been connected anew. */
-  const forget = (used: Link, node: Node) => {
-    const { brokers } = used.network.brokerPool
-    if (Object.values(brokers).includes(node)) used.network.removeBroker(addressOf(node))
+  const links: Links = {
+    settings,
+    scope: yield* Effect.scope,
+    now: () => clock.currentTimeMillisUnsafe(),
+    mutex: yield* Semaphore.make(1),
+    known: new Map(),
+    opened: 0,
+    present: undefined
   }
-
-  const refresh = Effect.fnUntraced(function*(topic: string) {
-    const used = yield* current
-    const at = clock.currentTimeMillisUnsafe()
-    used.network.targetTopics.clear()
-    used.network.targetTopics.add(topic)
-    yield* bounded(used, () => used.network.refreshMetadata())
-    const description = { at, partitions: used.network.findTopicPartitionMetadata(topic) }
-    known.set(topic, description)
-    return description
-  })
-
-  const describe = (topic: string, notBefore: number): Effect.Effect<Description, KafkaJsFailure> => {
-    const fresh = () => {
-      const description = known.get(topic)
-      return description !== undefined && description.at >= notBefore ? description : undefined
-    }
-    return Effect.suspend(() => {
-      const description = fresh()
-      if (description !== undefined) return Effect.succeed(description)
-      return mutex.withPermit(Effect.suspend(() => {
-        const meanwhile = fresh()
-        return meanwhile !== undefined ? Effect.succeed(meanwhile) : refresh(topic)
-      }))
-    })
-  }
-
   return {
-    describe,
-    node: (id) => Effect.flatMap(current, (used) => bounded(used, () => used.network.findBroker({ nodeId: id }))),
-    anyNode: Effect.flatMap(current, (used) =>
-      bounded(used, () => used.network.connect()).pipe(
-        Effect.flatMap(() => {
-          const nodes = [...Object.values(used.network.brokerPool.brokers), used.network.brokerPool.seedBroker]
-          const node = nodes.find((node) => node?.isConnected() === true)
-          return node === undefined ? Effect.fail(hung) : Effect.succeed(node)
-        })
-      )),
-    controller: Effect.flatMap(current, (used) =>
-      bounded(used, () => {
-        used.network.targetTopics.clear()
-        return used.network.refreshMetadata().then(() => used.network.findControllerBroker())
-      })).pipe(mutex.withPermit),
+    describe: describe(links),
+    node: (id) =>
+      Effect.flatMap(current(links), (used) => bounded(links, used, () => used.network.findBroker({ nodeId: id }))),
+    anyNode: anyNode(links),
+    controller: controller(links),
     request: (node, call, within) =>
-      Effect.flatMap(current, (used) =>
-        Effect.tapError(bounded(used, () => call(node), within), (failure) =>
-          Effect.sync(() => {
-            if (failure.unanswered) forget(used, node)
-          }))),
-    hangUp: (node) => Effect.sync(() => link?.door.hangUp(node.brokerAddress))
+      Effect.flatMap(
+        current(links),
+        (used) =>
+          Effect.tapError(bounded(links, used, () => call(node), within), (failure) =>
+            Effect.sync(() => {
+              if (failure.unanswered) forget(used, node)
+            }))
+      ),
+    hangUp: (node) => Effect.sync(() => links.present?.door.hangUp(node.brokerAddress))
   }
 })

@@ -41,7 +41,7 @@ export interface Coordinator {
   readonly forceJoin: () => void
   /** Tells the coordinator that this member lives, in the generation it has. */
   readonly keepAlive: Effect.Effect<void>
-  /** Commits as long as `guard` holds; `undefined` when it no longer did. */
+  /** Commits, unless `guard` no longer holds when the request is written. */
   readonly commit: (
     topics: ReadonlyArray<TopicOffsets>,
     guard: () => boolean
@@ -59,6 +59,161 @@ interface Standing {
   readonly memberId: string
 }
 
+/** What is known of the group's coordinator, and of us there. */
+interface Ties {
+  readonly groupId: string
+  readonly hooks: Hooks
+  /** KafkaJS's own search. */
+  readonly find: Network["findGroupCoordinator"]
+  readonly now: () => number
+  readonly run: <A>(effect: Effect.Effect<A, unknown>) => Promise<A>
+  /** Open while no join runs. */
+  readonly joinEnded: Latch.Latch
+  node: Node | undefined
+  memberId: string | undefined
+  standing: Standing | undefined
+  contact: number
+  /** Requests of a join that are under way; between them only KafkaJS knows what goes on. */
+  underWay: number
+  joinForced: boolean
+  closed: boolean
+}
+
+const locate = (ties: Ties): Effect.Effect<Node, KafkaJsFailure> =>
+  Effect.tap(attempt(() => ties.find({ groupId: ties.groupId })), (found) =>
+    Effect.sync(() => {
+      ties.node = found
+    }))
+
+/** Asks the coordinator, wherever it is by now, for at most `within` ms. */
+const call = <A>(ties: Ties, ask: (node: Node) => Promise<A>, within: number): Effect.Effect<A, KafkaJsFailure> => {
+  const loop = (deadline: number): Effect.Effect<A, KafkaJsFailure> =>
+    Effect.suspend(() => ties.node === undefined ? locate(ties) : Effect.succeed(ties.node)).pipe(
+      Effect.flatMap((asked) =>
+        Effect.tapError(attempt(() => ask(asked)), (failure) =>
+          Effect.sync(() => {
+            if (coordinatorMoved(failure) && ties.node === asked) ties.node = undefined
+          }))
+      ),
+      Effect.catchIf(
+        (failure) => coordinatorMoved(failure) && ties.now() <= deadline,
+        () => Effect.andThen(Effect.sleep(200), loop(deadline))
+      )
+    )
+  return Effect.suspend(() => loop(ties.now() + within))
+}
+
+const heartbeat = (ties: Ties, { generation, memberId }: Standing, within: number) =>
+  Effect.suspend(() => {
+    const asked = ties.now()
+    const alive = Effect.sync(() => {
+      ties.contact = Math.max(ties.contact, asked)
+    })
+    const request = { groupId: ties.groupId, groupGenerationId: generation, memberId }
+    return call(ties, (node) => node.heartbeat(request), within).pipe(
+      Effect.tap(alive),
+      Effect.tapError((failure) => {
+        if (failure.type === "REBALANCE_IN_PROGRESS") return alive
+        if (evicted(failure)) ties.hooks.onEvicted(generation)
+        return Effect.void
+      })
+    )
+  })
+
+/** A promise for KafkaJS, which rejects with KafkaJS's own error. */
+const answer = <A>(ties: Ties, effect: Effect.Effect<A, KafkaJsFailure>): Promise<A> =>
+  ties.run(Effect.mapError(effect, (failure) => failure.error))
+
+const whileJoining = <A>(ties: Ties, effect: Effect.Effect<A, KafkaJsFailure>) =>
+  Effect.suspend(() => {
+    ties.underWay++
+    return Effect.ensuring(effect, Effect.sync(() => ties.underWay--))
+  }).pipe(Effect.tapError(() => Effect.sync(() => ties.joinEnded.openUnsafe())))
+
+/** What KafkaJS gets in place of the broker that it asked for. */
+const standIn = (ties: Ties, found: Node): Node => {
+  const overrides: Partial<Node> = {
+    // KafkaJS looks for the bare broker again when this says no.
+    isConnected: () => true,
+    heartbeat: ({ groupGenerationId, memberId }) =>
+      ties.joinForced
+        ? Promise.reject(rebalanceError())
+        : answer(ties, heartbeat(ties, { generation: groupGenerationId, memberId }, 15_000)),
+    offsetFetch: (request) => answer(ties, call(ties, (node) => node.offsetFetch(request), 15_000)),
+    offsetCommit: (request) => answer(ties, call(ties, (node) => node.offsetCommit(request), 15_000)),
+    leaveGroup: (request) => {
+      ties.memberId = undefined
+      return answer(ties, call(ties, (node) => node.leaveGroup(request), 1_000))
+    },
+    joinGroup: (request) =>
+      answer(
+        ties,
+        Effect.tap(whileJoining(ties, call(ties, (node) => node.joinGroup(request), 60_000)), (group) =>
+          Effect.sync(() => {
+            ties.memberId = group.memberId
+          }))
+      ),
+    syncGroup: (request) =>
+      answer(
+        ties,
+        Effect.tap(whileJoining(ties, call(ties, (node) => node.syncGroup(request), 30_000)), () =>
+          Effect.sync(() => {
+            ties.standing = { generation: request.generationId, memberId: request.memberId }
+            ties.contact = ties.now()
+            ties.joinForced = false
+          }))
+      )
+  }
+  return Object.assign(Object.create(found) as Node, overrides)
+}
+
+/** Waits for a join that another of KafkaJS's fetchers has begun. One that stands still is taken over. */
+const otherJoinEnded = (ties: Ties): Effect.Effect<void> =>
+  Effect.suspend(() =>
+    ties.joinEnded.isOpen()
+      ? Effect.void
+      : Effect.flatMap(
+        Effect.timeoutOption(ties.joinEnded.await, 5_000),
+        (ended) => ended._tag === "Some" || ties.underWay === 0 ? Effect.void : otherJoinEnded(ties)
+      )
+  )
+
+/** What happens when KafkaJS asks for the coordinator, which it does before each JoinGroup. */
+const prepareJoin = (ties: Ties): Effect.Effect<Node, KafkaJsFailure> =>
+  Effect.gen(function*() {
+    yield* otherJoinEnded(ties)
+    if (ties.closed) {
+      return yield* new KafkaJsFailure({ error: new KafkaJs.KafkaJSNonRetriableError("The subscription is closed") })
+    }
+    ties.joinEnded.closeUnsafe()
+    const found = yield* whileJoining(ties, Effect.andThen(ties.hooks.beforeJoin, locate(ties)))
+    return standIn(ties, found)
+  })
+
+const commit = (ties: Ties, topics: ReadonlyArray<TopicOffsets>, guard: () => boolean) =>
+  call(ties, (node) => {
+    const current = ties.standing
+    if (current === undefined || !guard()) return Promise.resolve("fenced" as const)
+    const { generation, memberId } = current
+    return node.offsetCommit({ groupId: ties.groupId, groupGenerationId: generation, memberId, topics })
+      .then(() => "committed" as const)
+  }, 15_000).pipe(
+    Effect.tapError((failure) => {
+      if (evicted(failure) && ties.standing !== undefined) ties.hooks.onEvicted(ties.standing.generation)
+      return Effect.void
+    })
+  )
+
+const leave = (ties: Ties) =>
+  Effect.suspend(() => {
+    const { groupId, memberId, node } = ties
+    ties.closed = true
+    ties.memberId = undefined
+    return memberId === undefined || node === undefined
+      ? Effect.void
+      : Effect.ignore(Effect.timeout(attempt(() => node.leaveGroup({ groupId, memberId })), 1_000))
+  })
+
 /** Stands between a consumer's cluster and its coordinator. */
 export const install = Effect.fnUntraced(function*(
   network: Network,
@@ -66,150 +221,36 @@ export const install = Effect.fnUntraced(function*(
   hooks: Hooks
 ): Effect.fn.Return<Coordinator, never, Scope.Scope> {
   const clock = yield* Clock.Clock
-  const run = yield* FiberSet.makeRuntimePromise<never, unknown, unknown>()
   const now = () => clock.currentTimeMillisUnsafe()
-  const find = network.findGroupCoordinator.bind(network)
-  const joinEnded = Latch.makeUnsafe(true)
-  let node: Node | undefined
-  let memberId: string | undefined
-  let standing: Standing | undefined
-  let contact = now()
-  // Requests of a join that are under way; between them only KafkaJS knows what goes on.
-  let underWay = 0
-  let joinForced = false
-  let closed = false
-
-  const endJoin = () => joinEnded.openUnsafe()
-  const locate = Effect.suspend(() =>
-    node !== undefined
-      ? Effect.succeed(node)
-      : Effect.tap(attempt(() => find({ groupId })), (found) => Effect.sync(() => (node = found)))
-  )
-
-  /** Asks the coordinator, wherever it is by now, for at most `within` ms. */
-  const call = <A>(ask: (node: Node) => Promise<A>, within: number): Effect.Effect<A, KafkaJsFailure> => {
-    const loop = (deadline: number): Effect.Effect<A, KafkaJsFailure> =>
-      Effect.flatMap(locate, (asked) =>
-        Effect.catch(attempt(() => ask(asked)), (failure) => {
-          if (!coordinatorMoved(failure)) return Effect.fail(failure)
-          if (node === asked) node = undefined
-          return now() > deadline ? Effect.fail(failure) : Effect.andThen(Effect.sleep(200), loop(deadline))
-        })).pipe(
-          Effect.catchIf(
-            (failure) => node === undefined && coordinatorMoved(failure) && now() <= deadline,
-            () => Effect.andThen(Effect.sleep(200), loop(deadline))
-          )
-        )
-    return Effect.suspend(() => loop(now() + within))
+  const ties: Ties = {
+    groupId,
+    hooks,
+    find: network.findGroupCoordinator.bind(network),
+    now,
+    run: yield* FiberSet.makeRuntimePromise<never, unknown, unknown>(),
+    joinEnded: Latch.makeUnsafe(true),
+    node: undefined,
+    memberId: undefined,
+    standing: undefined,
+    contact: now(),
+    underWay: 0,
+    joinForced: false,
+    closed: false
   }
-
-  const heartbeat = (generation: number, id: string, within: number) =>
-    Effect.suspend(() => {
-      const asked = now()
-      const alive = Effect.sync(() => {
-        contact = Math.max(contact, asked)
-      })
-      return call((node) => node.heartbeat({ groupId, groupGenerationId: generation, memberId: id }), within).pipe(
-        Effect.tap(alive),
-        Effect.tapError((failure) => {
-          if (failure.type === "REBALANCE_IN_PROGRESS") return alive
-          if (evicted(failure)) hooks.onEvicted(generation)
-          return Effect.void
-        })
-      )
-    })
-
-  // A promise for KafkaJS that rejects with KafkaJS's own error.
-  const answer = <A>(effect: Effect.Effect<A, KafkaJsFailure>): Promise<A> =>
-    run(Effect.mapError(effect, (failure) => failure.error))
-
-  const whileJoining = <A>(effect: Effect.Effect<A, KafkaJsFailure>) =>
-    Effect.suspend(() => {
-      underWay++
-      return Effect.ensuring(effect, Effect.sync(() => underWay--))
-    }).pipe(Effect.tapError(() => Effect.sync(endJoin)))
-
-  const standIn = (found: Node): Node => {
-    const overrides: Partial<Node> = {
-      // KafkaJS looks for the bare broker again when this says no.
-      isConnected: () => true,
-      heartbeat: ({ groupGenerationId, memberId }) =>
-        joinForced ? Promise.reject(rebalanceError()) : answer(heartbeat(groupGenerationId, memberId, 15_000)),
-      offsetFetch: (request) => answer(call((node) => node.offsetFetch(request), 15_000)),
-      offsetCommit: (request) => answer(call((node) => node.offsetCommit(request), 15_000)),
-      leaveGroup: (request) => {
-        memberId = undefined
-        return answer(call((node) => node.leaveGroup(request), 1_000))
-      },
-      joinGroup: (request) =>
-        answer(whileJoining(Effect.tap(call((node) => node.joinGroup(request), 60_000), (group) =>
-          Effect.sync(() => {
-            memberId = group.memberId
-          })))),
-      syncGroup: (request) =>
-        answer(whileJoining(Effect.tap(call((node) => node.syncGroup(request), 30_000), () =>
-          Effect.sync(() => {
-            standing = { generation: request.generationId, memberId: request.memberId }
-            contact = now()
-            joinForced = false
-          }))))
-    }
-    return Object.assign(Object.create(found) as Node, overrides)
-  }
-
-  /** Waits for a join that another of KafkaJS's fetchers has begun. One that stands still is taken over. */
-  const otherJoinEnded: Effect.Effect<void> = Effect.suspend(() =>
-    joinEnded.isOpen()
-      ? Effect.void
-      : Effect.flatMap(Effect.timeoutOption(joinEnded.await, 5_000), (ended) =>
-        ended._tag === "Some" || underWay === 0 ? Effect.void : otherJoinEnded)
-  )
-
-  const beforeJoin = Effect.gen(function*() {
-    yield* otherJoinEnded
-    if (closed) return yield* new KafkaJsFailure({ error: new KafkaJs.KafkaJSNonRetriableError("The subscription is closed") })
-    joinEnded.closeUnsafe()
-    return yield* whileJoining(Effect.andThen(
-      hooks.beforeJoin,
-      Effect.tap(attempt(() => find({ groupId })), (found) =>
-        Effect.sync(() => {
-          node = found
-        }))
-    ))
-  })
-  network.findGroupCoordinator = () => answer(Effect.map(beforeJoin, standIn))
-
-  const commit = (topics: ReadonlyArray<TopicOffsets>, guard: () => boolean) =>
-    call((node) => {
-      const current = standing
-      if (current === undefined || !guard()) return Promise.resolve("fenced" as const)
-      const request = { groupId, groupGenerationId: current.generation, memberId: current.memberId, topics }
-      return node.offsetCommit(request).then(() => "committed" as const)
-    }, 15_000).pipe(
-      Effect.tapError((failure) => {
-        if (evicted(failure) && standing !== undefined) hooks.onEvicted(standing.generation)
-        return Effect.void
-      })
-    )
-
+  network.findGroupCoordinator = () => answer(ties, prepareJoin(ties))
   return {
-    joined: endJoin,
-    isJoining: () => !joinEnded.isOpen(),
-    lastContact: () => contact,
+    joined: () => {
+      ties.joinEnded.openUnsafe()
+    },
+    isJoining: () => !ties.joinEnded.isOpen(),
+    lastContact: () => ties.contact,
     forceJoin: () => {
-      joinForced = true
+      ties.joinForced = true
     },
     keepAlive: Effect.suspend(() =>
-      standing === undefined ? Effect.void : Effect.ignore(heartbeat(standing.generation, standing.memberId, 1_000))
+      ties.standing === undefined ? Effect.void : Effect.ignore(heartbeat(ties, ties.standing, 1_000))
     ),
-    commit,
-    leave: Effect.suspend(() => {
-      closed = true
-      const id = memberId
-      memberId = undefined
-      return id === undefined || node === undefined
-        ? Effect.void
-        : Effect.ignore(Effect.timeout(attempt(() => node!.leaveGroup({ groupId, memberId: id })), 1_000))
-    })
+    commit: (topics, guard) => commit(ties, topics, guard),
+    leave: leave(ties)
   }
 })

@@ -60,8 +60,11 @@ export const firstConnect = Effect.fnUntraced(function*(
       if (finding._tag === "Welcome") return
       last = finding.failure
       if (finding._tag === "Refused") return yield* authenticationFailed(settings, last.detail, last)
-      if (finding._tag === "ClosedAfterGreeting" && settings.sasl === undefined && ++closed >= 2 * settings.brokers.length) {
-        const detail = "it closes the connection after the greeting, so it probably wants a login, and `sasl` is not set"
+      if (
+        finding._tag === "ClosedAfterGreeting" && settings.sasl === undefined && ++closed >= 2 * settings.brokers.length
+      ) {
+        const detail =
+          "it closes the connection after the greeting, so it probably wants a login, and `sasl` is not set"
         return yield* authenticationFailed(settings, detail, last)
       }
       yield* Effect.sleep(250)

@@ -22,7 +22,7 @@ import * as Admin from "./admin.ts"
 import type { Cluster } from "./cluster.ts"
 import { brokerError, evicted, KafkaJsFailure, toBrokerError, unknownTopic } from "./errors.ts"
 import * as Membership from "./membership.ts"
-import { retryFor } from "./producer.ts"
+import { backOff, retryFor, retryForEver } from "./retry.ts"
 import { logical, physical, type Settings } from "./settings.ts"
 
 /** Without a fetch for so long, while the cluster answers, a membership is replaced. */
@@ -50,15 +50,17 @@ interface Room {
 }
 
 const lookUp = (cluster: Cluster, clock: Clock.Clock) => (topics: ReadonlyArray<string>) =>
-  Effect.forEach(topics, (topic) =>
-    Effect.suspend(() => cluster.describe(topic, clock.currentTimeMillisUnsafe() - 1_000)).pipe(
-      Effect.map((found) => [topic, found.partitions.map((partition) => partition.partitionId)] as const),
-      Effect.catch(() => Effect.succeed([topic, []] as const))
-    )).pipe(Effect.map((entries) => new Map<string, ReadonlyArray<number>>(entries)))
+  Effect.forEach(
+    topics,
+    (topic) =>
+      Effect.suspend(() => cluster.describe(topic, clock.currentTimeMillisUnsafe() - 1_000)).pipe(
+        Effect.map((found) => [topic, found.partitions.map((partition) => partition.partitionId)] as const),
+        Effect.catch(() => Effect.succeed([topic, []] as const))
+      )
+  ).pipe(Effect.map((entries) => new Map<string, ReadonlyArray<number>>(entries)))
 
 /** Which topics exist; fails if the cluster does not answer. */
-const existing = (room: Room) =>
-  Effect.filter(room.topics, (topic) => Admin.exists(room.cluster, room.clock, topic))
+const existing = (room: Room) => Effect.filter(room.topics, (topic) => Admin.exists(room.cluster, room.clock, topic))
 
 /** Watches a membership until it ends. */
 const watch = (room: Room, membership: Membership.Membership, topics: ReadonlyArray<string>): Effect.Effect<End> => {
@@ -79,7 +81,9 @@ const watch = (room: Room, membership: Membership.Membership, topics: ReadonlyAr
         if (yield* answers) return stalled
       } else if (state === "Granted" && !delivering && now - lastActivity > stallAfter && (yield* answers)) {
         return stalled
-      } else if (state === "Outside" && now - lastActivity > settings.rebalanceTimeout + stallAfter && (yield* answers)) {
+      } else if (
+        state === "Outside" && now - lastActivity > settings.rebalanceTimeout + stallAfter && (yield* answers)
+      ) {
         return stalled
       }
       for (const topic of round % 30 === 0 ? missing : []) {
@@ -109,8 +113,7 @@ const open = (room: Room, topics: ReadonlyArray<string>) =>
 const commitWith = (room: Room, mutex: Semaphore.Semaphore, current: () => Membership.Membership | undefined) => {
   const fenced = (detail: string) => brokerError(new Broker.Fenced({ detail }))
   const alive = (positions: ReadonlyArray<Broker.Position>) =>
-    Effect.filter(positions, ({ topic }) =>
-      Admin.exists(room.cluster, room.clock, physical(room.settings, topic)))
+    Effect.filter(positions, ({ topic }) => Admin.exists(room.cluster, room.clock, physical(room.settings, topic)))
   const loop = (positions: ReadonlyArray<Broker.Position>, tries: number): Effect.Effect<void, Broker.BrokerError> => {
     const membership = current()
     if (positions.length === 0) return Effect.void
@@ -123,7 +126,7 @@ const commitWith = (room: Room, mutex: Semaphore.Semaphore, current: () => Membe
         }
         const failure = result.failure
         if (evicted(failure)) return Effect.fail(fenced(failure.detail))
-        const pause = Effect.sleep(Math.min(1_000, 50 * 2 ** tries))
+        const pause = backOff(tries, 1_000)
         // The other topics of the commit are through; a deleted one has no position.
         if (unknownTopic(failure)) {
           return pause.pipe(
@@ -156,112 +159,132 @@ const commitWith = (room: Room, mutex: Semaphore.Semaphore, current: () => Membe
 const refusal = (room: Room, operation: string, failure: KafkaJsFailure) =>
   toBrokerError(failure, { operation, address: room.settings.address, tried: operation })
 
+/** What a subscription knows of itself. */
+interface Subscribed extends Room {
+  readonly scope: Scope.Scope
+  /** Completed by the first join, or by what made it hopeless. */
+  readonly joined: Deferred.Deferred<void, Broker.BrokerError>
+  readonly failed: Deferred.Deferred<never, Broker.BrokerError>
+  current: Membership.Membership | undefined
+}
+
+/** One membership from its beginning to its end. */
+const live = Effect.fnUntraced(function*(self: Subscribed, topics: ReadonlyArray<string>) {
+  const own = yield* Scope.fork(self.scope)
+  const opened = yield* Effect.result(Scope.provide(open(self, topics), own))
+  if (opened._tag === "Failure") {
+    yield* Scope.close(own, Exit.void)
+    return { end: { _tag: "Crashed", failure: opened.failure } satisfies End, lived: false }
+  }
+  const membership = opened.success
+  self.current = membership
+  let lived = false
+  const noted = Effect.tap(membership.joined, () => {
+    lived = true
+    return Deferred.succeed(self.joined, undefined)
+  })
+  const end = yield* Effect.raceFirst(watch(self, membership, topics), Effect.andThen(noted, Effect.never))
+  yield* membership.lose
+  self.current = undefined
+  yield* Scope.close(own, Exit.void)
+  return { end, lived }
+})
+
+/** What makes the first join hopeless, so that waiting cannot help. */
+const hopeless = (self: Subscribed, end: End): Broker.BrokerError | undefined =>
+  end._tag === "Crashed" && !end.failure.transient && !evicted(end.failure)
+    ? refusal(self, `join group "${self.group}"`, end.failure)
+    : undefined
+
+/** The topics to go on with; fails when there are none. */
+const remaining = Effect.fnUntraced(function*(self: Subscribed, topics: ReadonlyArray<string>) {
+  const left = yield* retryForEver(existing(self))
+  const gone = topics.filter((topic) => !left.includes(topic)).map((topic) => logical(self.settings, topic))
+  if (left.length === 0) {
+    return yield* brokerError(new Broker.UnknownTopic({ topic: gone[0] ?? logical(self.settings, self.topics[0]!) }))
+  }
+  if (gone.length > 0) {
+    yield* Effect.annotateLogs(Effect.logError("A topic that is subscribed to no longer exists"), {
+      group: self.group,
+      topics: gone
+    })
+  }
+  return left
+})
+
+/** One membership after another, as long as there is something to read. */
+const supervise = Effect.fnUntraced(function*(self: Subscribed): Effect.fn.Return<never, Broker.BrokerError> {
+  let topics = self.topics
+  for (let failures = 0;;) {
+    const { end, lived } = yield* live(self, topics)
+    failures = lived ? 0 : failures + 1
+    const reason = hopeless(self, end)
+    if (reason !== undefined && !(yield* Deferred.isDone(self.joined))) return yield* reason
+    yield* Effect.annotateLogs(Effect.logWarning("The consumer is built anew"), {
+      group: self.group,
+      reason: end._tag === "Crashed" ? end.failure.detail : end._tag
+    })
+    yield* Effect.sleep(Math.min(30_000, 250 * 2 ** Math.min(failures, 7)))
+    topics = yield* remaining(self, topics)
+  }
+})
+
+/** All topics must be there at the start. */
+const checkTopics = Effect.fnUntraced(function*(room: Room) {
+  const found = yield* retryFor(room.clock, room.settings)(existing(room)).pipe(
+    Effect.mapError((failure) => refusal(room, "subscribe", failure))
+  )
+  const absent = room.topics.find((topic) => !found.includes(topic))
+  if (absent !== undefined) {
+    return yield* brokerError(new Broker.UnknownTopic({ topic: logical(room.settings, absent) }))
+  }
+})
+
+/** Waits for the first join: others may take their rebalance timeout to let us in. */
+const awaitJoin = ({ group, joined, settings }: Subscribed) => {
+  const duration = settings.rebalanceTimeout + 30_000
+  return Effect.timeoutOrElse(Deferred.await(joined), {
+    duration,
+    orElse: () =>
+      Effect.fail(brokerError(
+        new Broker.Unreachable({
+          address: settings.address,
+          tried: `joining group "${group}" for ${duration} ms`,
+          cause: new Error("the group did not let us in")
+        })
+      ))
+  })
+}
+
 /** Joins a group; see `Broker.subscribe`. */
 export const subscribe = (settings: Settings, cluster: Cluster): Broker.Broker["Service"]["subscribe"] =>
   Effect.fnUntraced(function*(options) {
-    const scope = yield* Effect.scope
-    const clock = yield* Clock.Clock
     let epochs = 0
-    const room: Room = {
+    const self: Subscribed = {
       settings,
       cluster,
-      clock,
+      clock: yield* Clock.Clock,
       group: options.group,
       topics: [...new Set(options.topics)].map((topic) => physical(settings, topic)),
       nextEpoch: () => ++epochs,
-      onSignal: options.onSignal
+      onSignal: options.onSignal,
+      scope: yield* Effect.scope,
+      joined: yield* Deferred.make<void, Broker.BrokerError>(),
+      failed: yield* Deferred.make<never, Broker.BrokerError>(),
+      current: undefined
     }
-    const found = yield* retryFor(clock, settings)(existing(room)).pipe(
-      Effect.mapError((failure) => refusal(room, "subscribe", failure))
-    )
-    const absent = room.topics.find((topic) => !found.includes(topic))
-    if (absent !== undefined) {
-      return yield* brokerError(new Broker.UnknownTopic({ topic: logical(settings, absent) }))
-    }
-    const failed = yield* Deferred.make<never, Broker.BrokerError>()
-    const joined = yield* Deferred.make<void, Broker.BrokerError>()
-    const commitMutex = yield* Semaphore.make(1)
-    let current: Membership.Membership | undefined
-
-    /** One membership from beginning to end. */
-    const live = Effect.fnUntraced(function*(topics: ReadonlyArray<string>) {
-      const own = yield* Scope.fork(scope)
-      const membership = yield* Effect.result(Scope.provide(open(room, topics), own))
-      if (membership._tag === "Failure") {
-        yield* Scope.close(own, Exit.void)
-        return { end: { _tag: "Crashed", failure: membership.failure } satisfies End, lived: false }
-      }
-      current = membership.success
-      let lived = false
-      const noted = Effect.tap(membership.success.joined, () => {
-        lived = true
-        return Deferred.succeed(joined, undefined)
-      })
-      const end = yield* Effect.raceFirst(
-        watch(room, membership.success, topics),
-        Effect.andThen(noted, Effect.never)
-      )
-      yield* membership.success.lose
-      current = undefined
-      yield* Scope.close(own, Exit.void)
-      return { end, lived }
-    })
-
-    /** Gives up before the first join if waiting cannot help. */
-    const hopeless = (end: End): Broker.BrokerError | undefined =>
-      end._tag === "Crashed" && !end.failure.transient && !evicted(end.failure)
-        ? refusal(room, `join group "${options.group}"`, end.failure)
-        : undefined
-
-    const supervise = Effect.gen(function*() {
-      let topics: ReadonlyArray<string> = room.topics
-      for (let failures = 0;;) {
-        const { end, lived } = yield* live(topics)
-        failures = lived ? 0 : failures + 1
-        const reason = hopeless(end)
-        if (reason !== undefined && !(yield* Deferred.isDone(joined))) return yield* reason
-        yield* Effect.annotateLogs(Effect.logWarning("The consumer is built anew"), {
-          group: options.group,
-          reason: end._tag === "Crashed" ? end.failure.detail : end._tag
-        })
-        yield* Effect.sleep(Math.min(30_000, 250 * 2 ** Math.min(failures, 7)))
-        const left = yield* retryForEver(existing(room))
-        if (left.length === 0) {
-          return yield* brokerError(new Broker.UnknownTopic({ topic: logical(settings, room.topics[0]!) }))
-        }
-        if (left.length < topics.length) {
-          yield* Effect.annotateLogs(Effect.logError("A topic that is subscribed to no longer exists"), {
-            group: options.group,
-            topics: topics.filter((topic) => !left.includes(topic)).map((topic) => logical(settings, topic))
-          })
-        }
-        topics = left
-      }
-    })
-    yield* supervise.pipe(
+    yield* checkTopics(self)
+    yield* supervise(self).pipe(
       Effect.catchCause((cause) =>
-        Effect.andThen(Deferred.failCause(joined, cause), Deferred.failCause(failed, cause))
+        Effect.andThen(Deferred.failCause(self.joined, cause), Deferred.failCause(self.failed, cause))
       ),
       Effect.forkScoped
     )
-    yield* Effect.timeoutOrElse(Deferred.await(joined), {
-      duration: settings.rebalanceTimeout + 30_000,
-      orElse: () =>
-        Effect.fail(brokerError(
-          new Broker.Unreachable({
-            address: settings.address,
-            tried: `joining group "${options.group}" for ${settings.rebalanceTimeout + 30_000} ms`,
-            cause: new Error("the group did not let us in")
-          })
-        ))
-    })
+    yield* awaitJoin(self)
     return {
-      failed: Deferred.await(failed),
-      pause: (partitions) => Effect.sync(() => current?.pause(partitions)),
-      resume: (partitions) => Effect.sync(() => current?.resume(partitions)),
-      commit: commitWith(room, commitMutex, () => current)
+      failed: Deferred.await(self.failed),
+      pause: (partitions) => Effect.sync(() => self.current?.pause(partitions)),
+      resume: (partitions) => Effect.sync(() => self.current?.resume(partitions)),
+      commit: commitWith(self, yield* Semaphore.make(1), () => self.current)
     }
   })
-
-const retryForEver = <A>(self: Effect.Effect<A, KafkaJsFailure>): Effect.Effect<A> =>
-  Effect.catch(self, () => Effect.andThen(Effect.sleep(1_000), retryForEver(self)))

@@ -20,7 +20,9 @@ export interface Node extends Omit<Broker, "fetch" | "produce" | "offsetCommit">
   heartbeat(request: Member): Promise<unknown>
   offsetCommit(request: Member & { readonly topics: ReadonlyArray<TopicOffsets> }): Promise<unknown>
   offsetFetch(request: Parameters<Broker["offsetFetch"]>[0]): ReturnType<Broker["offsetFetch"]>
-  joinGroup(request: { readonly groupId: string }): Promise<{ readonly memberId: string; readonly generationId: number }>
+  joinGroup(
+    request: { readonly groupId: string }
+  ): Promise<{ readonly memberId: string; readonly generationId: number }>
   syncGroup(request: {
     readonly groupId: string
     readonly generationId: number

@@ -23,6 +23,7 @@ import * as Cluster from "./cluster.ts"
 import { brokerError, KafkaJsFailure, toBrokerError, unknownTopic } from "./errors.ts"
 import type { Node, ProducerIdentity, WireMessage } from "./internals.ts"
 import { sizeOf, toWire } from "./records.ts"
+import { backOff, retryFor } from "./retry.ts"
 import { physical, type Settings } from "./settings.ts"
 
 interface Identity extends ProducerIdentity {
@@ -48,11 +49,7 @@ interface Batch {
   unknownSince: number | undefined
 }
 
-type Verdict =
-  | { readonly _tag: "Again" }
-  | { readonly _tag: "Written" }
-  | { readonly _tag: "FreshIdentity" }
-  | { readonly _tag: "GiveUp" }
+type Verdict = "Again" | "Written" | "FreshIdentity" | "GiveUp"
 
 const lostSequence = new Set([
   "OUT_OF_ORDER_SEQUENCE_NUMBER",
@@ -64,9 +61,9 @@ const lostSequence = new Set([
 /** What an answer, or its absence, means for a batch. Pure. */
 export const judge = (failure: KafkaJsFailure, maybeWritten: boolean): Verdict => {
   const type = failure.type
-  if (type === "DUPLICATE_SEQUENCE_NUMBER") return maybeWritten ? { _tag: "Written" } : { _tag: "FreshIdentity" }
-  if (type !== undefined && lostSequence.has(type)) return { _tag: maybeWritten ? "GiveUp" : "FreshIdentity" }
-  return { _tag: failure.transient ? "Again" : "GiveUp" }
+  if (type === "DUPLICATE_SEQUENCE_NUMBER") return maybeWritten ? "Written" : "FreshIdentity"
+  if (type !== undefined && lostSequence.has(type)) return maybeWritten ? "GiveUp" : "FreshIdentity"
+  return failure.transient ? "Again" : "GiveUp"
 }
 
 /** Whether a request that ended like this may still have been written. */
@@ -84,168 +81,163 @@ const noLeader = new KafkaJsFailure({
   error: Object.assign(new Error("The partition has no leader"), { type: "LEADER_NOT_AVAILABLE", retriable: true })
 })
 const noResult = new KafkaJsFailure({
-  error: Object.assign(new Error("The answer does not cover the partition"), { type: "NETWORK_EXCEPTION", retriable: true })
+  error: Object.assign(new Error("The answer does not cover the partition"), {
+    type: "NETWORK_EXCEPTION",
+    retriable: true
+  })
 })
 
 class NoSuchPartition {
   readonly _tag = "NoSuchPartition"
 }
 
+interface Sender {
+  readonly settings: Settings
+  readonly cluster: Cluster.Cluster
+  readonly now: () => number
+  readonly lanes: Map<string, Lane>
+}
+
+const laneOf = ({ lanes }: Sender, topic: string, partition: number): Lane => {
+  const key = `${topic}/${partition}`
+  const lane = lanes.get(key) ?? { mutex: Semaphore.makeUnsafe(1), identity: undefined }
+  lanes.set(key, lane)
+  return lane
+}
+
+/** The broker that leads the batch's partition, as of `notBefore`. */
+const leaderOf = Effect.fnUntraced(function*({ cluster, now }: Sender, batch: Batch, notBefore: number) {
+  const find = (description: Cluster.Description) =>
+    description.partitions.find((candidate) => candidate.partitionId === batch.partition)
+  const started = now()
+  const found = find(yield* cluster.describe(batch.topic, notBefore)) ??
+    find(yield* cluster.describe(batch.topic, started))
+  if (found === undefined) return yield* Effect.fail(new NoSuchPartition())
+  if (found.leader < 0) return yield* noLeader
+  return yield* cluster.node(found.leader)
+})
+
+const identify = Effect.fnUntraced(function*({ cluster }: Sender, lane: Lane, node: Node) {
+  if (lane.identity !== undefined) return lane.identity
+  const { producerEpoch, producerId } = yield* cluster.request(
+    node,
+    (node) => node.initProducerId({ transactionTimeout: 60_000 })
+  )
+  lane.identity = { producerEpoch, producerId, sequence: 0 }
+  return lane.identity
+})
+
+/** One request, and the offset that it was answered with. */
+const produce = Effect.fnUntraced(function*(sender: Sender, lane: Lane, batch: Batch, node: Node) {
+  const { messages, partition, topic } = batch
+  const { producerEpoch, producerId, sequence } = yield* identify(sender, lane, node)
+  const request = {
+    acks: -1,
+    // The broker gives up waiting for replicas before we give up waiting for it.
+    timeout: Math.max(1_000, sender.settings.requestTimeout - 2_000),
+    producerId,
+    producerEpoch,
+    topicData: [{ topic, partitions: [{ partition, firstSequence: sequence, messages }] }]
+  } as const
+  batch.at = node
+  const response = yield* sender.cluster.request(node, (node) => node.produce(request))
+  const result = response.topics.find((candidate) => candidate.topicName === topic)
+    ?.partitions.find((candidate) => candidate.partition === partition)
+  if (result?.baseOffset === undefined) return yield* noResult
+  return BigInt(result.baseOffset)
+})
+
+/** The next batch of the lane follows this one. */
+const settle = (lane: Lane, batch: Batch): void => {
+  batch.at = undefined
+  if (lane.identity === undefined) return
+  lane.identity.sequence = (lane.identity.sequence + batch.messages.length) % rangeOfSequences
+}
+
+/** Notes a failure on the batch, and says whether its topic is gone for good. */
+const note = (batch: Batch, failure: KafkaJsFailure, now: number): boolean => {
+  if (batch.at !== undefined && leavesDoubt(failure)) batch.maybeWritten = true
+  batch.at = undefined
+  batch.unknownSince = unknownTopic(failure) ? batch.unknownSince ?? now : undefined
+  return batch.unknownSince !== undefined && now - batch.unknownSince >= unknownTopicGrace
+}
+
+/** Tries until there is an answer that settles the batch. Ends by success, by refusal, or by interruption. */
+const tryUntilSettled = Effect.fnUntraced(function*(sender: Sender, lane: Lane, batch: Batch) {
+  let notBefore = sender.now() - sender.settings.metadataMaxAge
+  for (let tries = 0;; tries++) {
+    const result = yield* Effect.result(
+      Effect.flatMap(leaderOf(sender, batch, notBefore), (node) => produce(sender, lane, batch, node))
+    )
+    if (result._tag === "Success") {
+      settle(lane, batch)
+      return result.success
+    }
+    const failure = result.failure
+    if (failure instanceof NoSuchPartition) return yield* Effect.fail(failure)
+    const verdict = judge(failure, batch.maybeWritten)
+    if (note(batch, failure, sender.now())) return yield* failure
+    switch (verdict) {
+      case "Written":
+        settle(lane, batch)
+        return -1n
+      case "GiveUp":
+        return yield* failure
+      case "FreshIdentity":
+        lane.identity = undefined
+        yield* backOff(tries, 1_000)
+        break
+      case "Again":
+        notBefore = sender.now()
+        yield* backOff(tries, 1_000)
+    }
+  }
+})
+
+/** No request of the batch leaves any more, and none of its sequence is used again. */
+const tearDown = ({ cluster }: Sender, lane: Lane, batch: Batch) =>
+  Effect.suspend(() => {
+    lane.identity = undefined
+    return batch.at === undefined ? Effect.void : cluster.hangUp(batch.at)
+  })
+
+const send = (sender: Sender): Broker.Producer["send"] => (options) =>
+  Effect.suspend(() => {
+    const { partition, records, timeout } = options
+    const topic = physical(sender.settings, options.topic)
+    const lane = laneOf(sender, topic, partition)
+    const messages = records.map(toWire)
+    const batch: Batch = { topic, partition, messages, at: undefined, maybeWritten: false, unknownSince: undefined }
+    return tryUntilSettled(sender, lane, batch).pipe(
+      Effect.onError(() => tearDown(sender, lane, batch)),
+      Effect.mapError((failure) => reasonOf(sender.settings, options, batch, failure)),
+      Effect.timeoutOrElse({ duration: timeout, orElse: () => Effect.fail(unknownResult(options, batch)) }),
+      lane.mutex.withPermit
+    )
+  })
+
+const partitionsOf = ({ cluster, settings }: Sender, clock: Clock.Clock): Broker.Producer["partitions"] => (topic) =>
+  Effect.suspend(() =>
+    cluster.describe(physical(settings, topic), clock.currentTimeMillisUnsafe() - settings.metadataMaxAge)
+  ).pipe(
+    Effect.flatMap(({ partitions }) =>
+      partitions.length === 0 ? Effect.fail(noSuchTopic) : Effect.succeed(partitions.length)
+    ),
+    retryFor(clock, settings),
+    Effect.mapError((failure) =>
+      toBrokerError(failure, { operation: "describe a topic", address: settings.address, tried: "metadata", topic })
+    )
+  )
+
 /** A producer with a connection of its own, closed with the scope. */
 export const make = Effect.fnUntraced(function*(
   settings: Settings
 ): Effect.fn.Return<Broker.Producer, never, Scope.Scope> {
-  const cluster = yield* Cluster.make(settings)
   const clock = yield* Clock.Clock
-  const lanes = new Map<string, Lane>()
-
-  const laneOf = (topic: string, partition: number): Lane => {
-    const key = `${topic}/${partition}`
-    const lane = lanes.get(key) ?? { mutex: Semaphore.makeUnsafe(1), identity: undefined }
-    lanes.set(key, lane)
-    return lane
-  }
-
-  const recently = () => clock.currentTimeMillisUnsafe() - settings.metadataMaxAge
-
-  const leaderOf = Effect.fnUntraced(function*(batch: Batch, notBefore: number) {
-    const find = (description: Cluster.Description) =>
-      description.partitions.find((candidate) => candidate.partitionId === batch.partition)
-    const started = clock.currentTimeMillisUnsafe()
-    const cached = yield* cluster.describe(batch.topic, notBefore)
-    const found = find(cached) ?? find(yield* cluster.describe(batch.topic, started))
-    if (found === undefined) return yield* Effect.fail(new NoSuchPartition())
-    if (found.leader < 0) return yield* noLeader
-    return yield* cluster.node(found.leader)
-  })
-
-  const identify = Effect.fnUntraced(function*(lane: Lane, node: Node) {
-    if (lane.identity !== undefined) return lane.identity
-    const { producerEpoch, producerId } = yield* cluster.request(
-      node,
-      (node) => node.initProducerId({ transactionTimeout: 60_000 })
-    )
-    lane.identity = { producerEpoch, producerId, sequence: 0 }
-    return lane.identity
-  })
-
-  const produce = Effect.fnUntraced(function*(lane: Lane, batch: Batch, node: Node) {
-    const { messages, partition, topic } = batch
-    const identity = yield* identify(lane, node)
-    const request = {
-      acks: -1,
-      timeout: Math.max(1_000, settings.requestTimeout - 2_000),
-      producerId: identity.producerId,
-      producerEpoch: identity.producerEpoch,
-      topicData: [{ topic, partitions: [{ partition, firstSequence: identity.sequence, messages }] }]
-    } as const
-    batch.at = node
-    const response = yield* cluster.request(node, (node) => node.produce(request))
-    const result = response.topics.find((candidate) => candidate.topicName === topic)
-      ?.partitions.find((candidate) => candidate.partition === partition)
-    if (result?.baseOffset === undefined) return yield* noResult
-    return BigInt(result.baseOffset)
-  })
-
-  const settle = (lane: Lane, batch: Batch) => {
-    batch.at = undefined
-    if (lane.identity !== undefined) {
-      lane.identity.sequence = (lane.identity.sequence + batch.messages.length) % rangeOfSequences
-    }
-  }
-
-  /** Tries until there is an answer that settles the batch. Ends by success, by refusal, or by interruption. */
-  const tryUntilSettled = Effect.fnUntraced(function*(lane: Lane, batch: Batch) {
-    let notBefore = recently()
-    for (let tries = 0;; tries++) {
-      const started = clock.currentTimeMillisUnsafe()
-      const exit = yield* Effect.result(
-        Effect.flatMap(leaderOf(batch, notBefore), (node) => produce(lane, batch, node))
-      )
-      if (exit._tag === "Success") {
-        settle(lane, batch)
-        return exit.success
-      }
-      if (exit.failure instanceof NoSuchPartition) return yield* Effect.fail(exit.failure)
-      const failure = exit.failure
-      const verdict = judge(failure, batch.maybeWritten)
-      if (batch.at !== undefined && leavesDoubt(failure)) batch.maybeWritten = true
-      batch.at = undefined
-      const unknown = unknownTopic(failure)
-      batch.unknownSince = unknown ? batch.unknownSince ?? started : undefined
-      const gone = unknown && clock.currentTimeMillisUnsafe() - (batch.unknownSince ?? started) >= unknownTopicGrace
-      switch (gone ? "GiveUp" : verdict._tag) {
-        case "Written":
-          settle(lane, batch)
-          return -1n
-        case "GiveUp":
-          return yield* failure
-        case "FreshIdentity":
-          lane.identity = undefined
-          break
-        case "Again":
-          notBefore = clock.currentTimeMillisUnsafe()
-          yield* Effect.sleep(Math.min(1_000, 50 * 2 ** Math.min(tries, 6)))
-      }
-    }
-  })
-
-  /** No request of the batch leaves any more, and none of its sequence is used again. */
-  const tearDown = (lane: Lane, batch: Batch) =>
-    Effect.suspend(() => {
-      lane.identity = undefined
-      return batch.at === undefined ? Effect.void : cluster.hangUp(batch.at)
-    })
-
-  const send: Broker.Producer["send"] = (options) =>
-    Effect.suspend(() => {
-      const topic = physical(settings, options.topic)
-      const lane = laneOf(topic, options.partition)
-      const batch: Batch = {
-        topic,
-        partition: options.partition,
-        messages: options.records.map(toWire),
-        at: undefined,
-        maybeWritten: false,
-        unknownSince: undefined
-      }
-      return tryUntilSettled(lane, batch).pipe(
-        Effect.onError(() => tearDown(lane, batch)),
-        Effect.mapError((failure) => reasonOf(settings, options, batch, failure)),
-        Effect.timeoutOrElse({
-          duration: options.timeout,
-          orElse: () => Effect.fail(unknownResult(options, batch))
-        }),
-        lane.mutex.withPermit
-      )
-    })
-
-  const partitions: Broker.Producer["partitions"] = (topic) =>
-    cluster.describe(physical(settings, topic), recently()).pipe(
-      Effect.flatMap((description) =>
-        description.partitions.length === 0 ? Effect.fail(noSuchTopic) : Effect.succeed(description.partitions.length)
-      ),
-      retryFor(clock, settings),
-      Effect.mapError((failure) =>
-        toBrokerError(failure, { operation: "describe a topic", address: settings.address, tried: "metadata", topic })
-      )
-    )
-
-  return { partitions, send }
+  const cluster = yield* Cluster.make(settings)
+  const sender: Sender = { settings, cluster, now: () => clock.currentTimeMillisUnsafe(), lanes: new Map() }
+  return { partitions: partitionsOf(sender, clock), send: send(sender) }
 })
-
-/** Retries transient failures: a missing topic for half a second, everything else as long as a connect may take. */
-export const retryFor = (clock: Clock.Clock, settings: Settings) => <A>(self: Effect.Effect<A, KafkaJsFailure>) =>
-  Effect.suspend(() => {
-    const started = clock.currentTimeMillisUnsafe()
-    const patience = (failure: KafkaJsFailure) => unknownTopic(failure) ? 500 : settings.connectTimeout
-    const loop = (tries: number): Effect.Effect<A, KafkaJsFailure> =>
-      Effect.catch(self, (failure) =>
-        failure.transient && clock.currentTimeMillisUnsafe() - started < patience(failure)
-          ? Effect.andThen(Effect.sleep(Math.min(500, 50 * 2 ** Math.min(tries, 5))), loop(tries + 1))
-          : Effect.fail(failure))
-    return loop(0)
-  })
 
 type Sending = Parameters<Broker.Producer["send"]>[0]
 

@@ -21,8 +21,8 @@ import * as Broker from "../../../Broker.ts"
 import * as Cluster from "./cluster.ts"
 import { brokerError, type KafkaJsFailure, toBrokerError, unknownTopic } from "./errors.ts"
 import type { FetchedPartition, FetchRequest, Node } from "./internals.ts"
-import { retryFor } from "./producer.ts"
 import { read } from "./readCommitted.ts"
+import { backOff, retryFor } from "./retry.ts"
 import { logical, physical, type Settings } from "./settings.ts"
 
 /** One partition that is read. */
@@ -65,8 +65,8 @@ const offsetOf = (reader: Reader, topic: string, partition: number, leader: numb
         isolationLevel: 1,
         topics: [{ topic, partitions: [{ partition, timestamp: where === "begin" ? -2 : -1 }] }]
       }))).pipe(
-        Effect.map((answer) => BigInt(answer.responses[0]!.partitions[0]!.offset))
-      )
+      Effect.map((answer) => BigInt(answer.responses[0]!.partitions[0]!.offset))
+    )
 
 /** Takes up what is new in a topic, and where leaders are now. One at a time, so that nothing is taken up twice. */
 const takeUp = (reader: Reader, topic: string, where: "begin" | "end", notBefore: number) =>
@@ -187,7 +187,7 @@ const fetchFrom = Effect.fnUntraced(function*(
     }
     const failure = result.failure
     if (failure.type === "OFFSET_OUT_OF_RANGE") yield* Effect.ignore(skipDeleted(reader, failure))
-    yield* Effect.sleep(Math.min(1_000, 50 * 2 ** Math.min(failures++, 5)))
+    yield* backOff(failures++, 1_000)
     const now = clock.currentTimeMillisUnsafe()
     for (const topic of new Set(positions.map((position) => position.topic))) {
       yield* Effect.ignore(takeUp(reader, topic, "begin", now))
@@ -244,7 +244,9 @@ export const tail = (settings: Settings): Broker.Broker["Service"]["tail"] =>
       positions: new Map(),
       mutex: Semaphore.makeUnsafe(1),
       changed: Latch.makeUnsafe(false),
-      topics: new Set(options.topics.map((topic) => physical(settings, topic))),
+      topics: new Set(options.topics.map((topic) =>
+        physical(settings, topic)
+      )),
       epochs: 0
     }
     for (const topic of reader.topics) {
