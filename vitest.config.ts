@@ -7,6 +7,7 @@ import { defineConfig } from "vitest/config"
 const sourceCondition = "effect-events-source"
 
 const needsServices = ["test/layers/**/*.test.ts", "test/e2e/**/*.test.ts"]
+const inMemory = "test/layers/Memory*.test.ts"
 
 export default defineConfig({
   resolve: { conditions: [sourceCondition] },
@@ -18,8 +19,7 @@ export default defineConfig({
         extends: true,
         test: {
           name: "unit",
-          include: ["test/**/*.test.ts"],
-          exclude: needsServices
+          include: ["test/*.test.ts", "test/internal/**/*.test.ts", inMemory]
         }
       },
       {
@@ -27,6 +27,7 @@ export default defineConfig({
         test: {
           name: "integration",
           include: needsServices,
+          exclude: [inMemory],
           globalSetup: "test/support/obtainServices.ts",
           testTimeout: 60_000,
           hookTimeout: 60_000,

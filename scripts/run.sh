@@ -24,5 +24,4 @@ fi
 # Tools that are started by their name find this Node, too.
 export PATH=$PWD/node_modules/.bin:$PATH
 # effect-events-source: `effect-events/...` means src/*.ts, without a build.
-# TimeoutNegativeWarning: KafkaJS sets timers in the past, which is harmless.
-exec "$node" --conditions=effect-events-source --disable-warning=TimeoutNegativeWarning "$@"
+exec "$node" --conditions=effect-events-source "$@"

@@ -6,8 +6,6 @@
  * Nothing is kept beyond the Layer's scope, nothing polls, and the only clock
  * is Effect's: under `TestClock` everything works while time stands still.
  *
- * **Example** (A program in a test)
- *
  * **Example** (A test of a publisher)
  *
  * ```ts
