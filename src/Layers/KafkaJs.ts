@@ -19,7 +19,6 @@ import * as Config from "effect/Config"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
-import type * as Redacted from "effect/Redacted"
 import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
 import type * as tls from "node:tls"
@@ -30,20 +29,18 @@ import * as Connection from "./internal/kafkajs/connection.ts"
 import { firstConnect } from "./internal/kafkajs/firstConnect.ts"
 import * as Group from "./internal/kafkajs/group.ts"
 import * as Producer from "./internal/kafkajs/producer.ts"
-import type { Settings } from "./internal/kafkajs/settings.ts"
+import type { Sasl, Settings } from "./internal/kafkajs/settings.ts"
 import * as Tail from "./internal/kafkajs/tail.ts"
 
-/**
- * How to log in to the brokers.
- *
- * @category models
- * @since 0.1.0
- */
-export interface Sasl {
-  readonly mechanism: "plain" | "scram-sha-256" | "scram-sha-512"
-  readonly username: string
-  readonly password: Redacted.Redacted
-}
+export type {
+  /**
+   * How to log in to the brokers.
+   *
+   * @category models
+   * @since 0.1.0
+   */
+  Sasl
+} from "./internal/kafkajs/settings.ts"
 
 /**
  * How much one fetch may bring.

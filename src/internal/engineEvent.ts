@@ -40,7 +40,7 @@ export type EngineEvent =
     readonly afterMillis: number
     readonly cause: Cause.Cause<unknown>
   } & At)
-  | ({ readonly _tag: "Conflict"; readonly cause: Cause.Cause<unknown> } & At)
+  | { readonly _tag: "PolicyFailed"; readonly handler: string; readonly cause: Cause.Cause<unknown> }
   | ({ readonly _tag: "Ignored"; readonly cause: Cause.Cause<unknown> } & At)
   | ({
     readonly _tag: "DeadLetter"
@@ -74,7 +74,7 @@ export const table: { readonly [Tag in EngineEvent["_tag"]]: readonly [Level, st
   Handled: ["Debug", "Event handled"],
   Duplicate: ["Debug", "Event recognised as applied already and skipped"],
   Retrying: ["Warn", "The handler failed and will be tried again"],
-  Conflict: ["Debug", "The transaction lost a race and runs again"],
+  PolicyFailed: ["Error", "A failure policy threw: its event counts as exhausted"],
   Ignored: ["Debug", "The handler's failure is ignored by its policy"],
   DeadLetter: ["Error", "The handler gave up: the event went to the dead-letter topic"],
   DeadLetterUnwritten: ["Error", "A dead letter could not be written: its key waits"],

@@ -50,8 +50,8 @@ export interface Failures {
   readonly attempts: number
   readonly firstMillis: number
   readonly lastDelay: number
-  /** Steps the retry schedule; kept, so that its state goes on. */
-  readonly step: RetryStep
+  /** Steps the retry schedule; kept, so that its state goes on. `undefined` if the schedule could not start. */
+  readonly step: RetryStep | undefined
   /** The cause of the failure after which the task was given up on; only its dead letter is left to write. */
   readonly givenUp: Cause.Cause<unknown> | undefined
 }

@@ -12,11 +12,13 @@ import * as Cause from "effect/Cause"
 import * as Clock from "effect/Clock"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
 import * as Option from "effect/Option"
 import * as Pull from "effect/Pull"
 import * as Schedule from "effect/Schedule"
 import * as Schema from "effect/Schema"
-import { decide } from "../../FailurePolicy.ts"
+import { decide, type Decision } from "../../FailurePolicy.ts"
+import * as EngineEvent from "../engineEvent.ts"
 import type { Failures, RetryStep, Task } from "./assignment.ts"
 import { Undecodable } from "./decode.ts"
 import type { Handler } from "./handler.ts"
@@ -60,15 +62,29 @@ export const judge = Effect.fnUntraced(function*(
   if (error !== undefined && handler.isOutage(error.value)) return { _tag: "Wait", afterMillis: outageMillis }
   const now = yield* Clock.currentTimeMillis
   const before = task.failures
-  const step: RetryStep = before?.step ?? (yield* Schedule.toStep(handler.policy.retry))
-  const nextDelay = yield* delayOf(step, now, error === undefined ? cause : error.value)
-  const lastDelay = nextDelay ?? before?.lastDelay ?? outageMillis
-  const undecodable = error !== undefined && error.value instanceof Undecodable
-  const decision = decide(handler.policy, { error, undecodable, nextDelay, lastDelay })
+  const { policy } = handler
+  const lastDelay = before?.lastDelay ?? outageMillis
+  let step = before?.step
+  let nextDelay: number | undefined
+  // Schedule and predicates are the user's: what they throw must not stop the key.
+  const judged = yield* Effect.exit(Effect.gen(function*() {
+    step ??= yield* Schedule.toStep(policy.retry)
+    nextDelay = yield* delayOf(step, now, error === undefined ? cause : error.value)
+    const undecodable = error !== undefined && error.value instanceof Undecodable
+    return decide(policy, { error, undecodable, nextDelay, lastDelay })
+  }))
+  if (Exit.isFailure(judged)) {
+    yield* EngineEvent.log({ _tag: "PolicyFailed", handler: handler.name, cause: judged.cause })
+  }
+  const decision: Decision = Exit.isSuccess(judged)
+    ? judged.value
+    : policy.exhausted === "block"
+    ? { _tag: "Retry", afterMillis: lastDelay }
+    : { _tag: "GiveUp", route: policy.exhausted }
   const failures: Failures = {
     attempts: (before?.attempts ?? 0) + 1,
     firstMillis: before?.firstMillis ?? now,
-    lastDelay,
+    lastDelay: nextDelay ?? lastDelay,
     step,
     givenUp: decision._tag === "GiveUp" ? cause : undefined
   }

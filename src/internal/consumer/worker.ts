@@ -36,8 +36,8 @@ interface Slot {
   fiber: Fiber.Fiber<unknown, unknown> | undefined
   running: ReadonlyArray<Task>
   startedMillis: number
-  /** Why the engine interrupted the fiber; the worker then ends after its bookkeeping. */
-  interrupted: "Timeout" | "Drain" | undefined
+  /** Why the fiber was interrupted, by us or by its handler; the worker then ends after its bookkeeping. */
+  interrupted: "Timeout" | "Drain" | "Handler" | undefined
 }
 
 type Restore = <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>
@@ -250,6 +250,8 @@ export const make = Effect.fnUntraced(function*(options: {
     restore: Restore
   ): Effect.fn.Return<boolean> {
     if (slot.interrupted === "Drain") return false
+    // A handler that interrupted its own fiber has failed; the fiber is of no further use.
+    if (slot.interrupted === undefined && Cause.hasInterrupts(exitCause)) slot.interrupted = "Handler"
     const cause = slot.interrupted === "Timeout" ? Cause.fail(Attempt.timedOut(handler)) : exitCause
     const verdict = yield* Attempt.judge(handler, task, cause)
     switch (verdict._tag) {

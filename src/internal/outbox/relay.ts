@@ -19,6 +19,7 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Queue from "effect/Queue"
 import * as Random from "effect/Random"
+import * as Scope from "effect/Scope"
 import * as Semaphore from "effect/Semaphore"
 import type { Broker, BrokerError } from "../../Broker.ts"
 import * as Health from "../../Health.ts"
@@ -75,8 +76,13 @@ export const start = Effect.fnUntraced(function*(options: {
   const instance = uuidV7Unsafe()
   const ttlMillis = Duration.toMillis(settings.lease)
   const clock = yield* Clock.Clock
-  const producer = yield* broker.producer
-  const lanes = yield* Lanes.make({ producer, address: broker.address })
+  // A scope of their own: what they open while they send closes after the fibers
+  // below, and so the batch in flight is finished and not cut off.
+  const sending = yield* Effect.flatMap(Effect.scope, (scope) => Scope.fork(scope))
+  const lanes = yield* broker.producer.pipe(
+    Effect.flatMap((producer) => Lanes.make({ producer, address: broker.address })),
+    Scope.provide(sending)
+  )
   const wakeups = yield* store.outbox.wakeups
   const health = yield* Health.register("relay", instance)
   // Leases change only between batches.

@@ -19,7 +19,6 @@ import * as Context from "effect/Context"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
-import * as Scope from "effect/Scope"
 import { BrokerError, type Producer, type ProducerRecord, ResultUnknown, Unreachable } from "../../Broker.ts"
 import { partitionOf } from "../wire/partitioner.ts"
 
@@ -127,15 +126,15 @@ const notSent = (address: string): Outcome =>
 
 const cutOff = ({ partition, topic }: Lane): Outcome =>
   Exit.fail(
-    new BrokerError({ reason: new ResultUnknown({ topic, partition, detail: "the broker's Layer was closed meanwhile" }) })
+    new BrokerError({
+      reason: new ResultUnknown({ topic, partition, detail: "the broker's Layer was closed meanwhile" })
+    })
   )
 
 export const make = Effect.fnUntraced(function*(options: { readonly producer: Producer; readonly address: string }) {
   const { address, producer } = options
   const context = yield* Effect.context<never>()
-  // Closes after whatever the caller forks from here on: a fiber that waits for
-  // its batch while the scope closes gets its outcomes.
-  const scope = yield* Effect.flatMap(Effect.scope, (scope) => Scope.fork(scope))
+  const scope = yield* Effect.scope
   const clock = Context.get(context, Clock.Clock)
   const run = Effect.runForkWith(context)
   const lanes = new Map<string, Lane>()

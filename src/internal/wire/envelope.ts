@@ -104,14 +104,16 @@ export const structured = (record: ConsumerRecord): Envelope | undefined =>
 
 /** The id of a record that names none: derived from the place where it, or the record that it is a copy of, lay first. */
 const originalId = (topic: string, partition: number, record: ConsumerRecord): string => {
-  const from = header(record.headers, original.topic)
+  const { headers } = record
+  const from = header(headers, original.topic)
+  // Anybody may write these headers, so they are taken as the text that they are.
   return from === undefined
     ? derivedId(topic, partition, record.offset, record.timestamp)
     : derivedId(
       from,
-      Number(header(record.headers, original.partition)),
-      BigInt(header(record.headers, original.offset) ?? 0),
-      Number(header(record.headers, original.timestamp))
+      header(headers, original.partition) ?? "",
+      header(headers, original.offset) ?? "",
+      header(headers, original.timestamp) ?? ""
     )
 }
 

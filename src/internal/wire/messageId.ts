@@ -27,5 +27,9 @@ export const messageKey = (id: string, source: string): string => {
  * The id of a record that carries none. The broker's timestamp belongs to it,
  * since offsets start again when a topic is deleted and created anew.
  */
-export const derivedId = (topic: string, partition: number, offset: bigint, timestamp: number): string =>
-  `${topic}/${partition}/${offset}/${timestamp}`
+export const derivedId = (
+  topic: string,
+  partition: number | string,
+  offset: bigint | string,
+  timestamp: number | string
+): string => `${topic}/${partition}/${offset}/${timestamp}`

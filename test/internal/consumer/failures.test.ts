@@ -191,7 +191,7 @@ describe("a failing handler", () => {
     }))
 
   // The fiber stays interrupted, and the worker goes on with it: whatever it takes next fails without having run.
-  it.effect.fails("that interrupts its own fiber has failed for that event alone", () =>
+  it.effect("that interrupts its own fiber has failed for that event alone", () =>
     Effect.gen(function*() {
       const { applied, applying } = makeApplying()
       const { feed, letters } = yield* engine([
@@ -309,7 +309,7 @@ describe("a record that cannot be read", () => {
     }))
 
   // Anybody may write such headers. See envelope.test.ts: reading them throws, and the worker dies with the lane.
-  it.effect.fails("because its headers are nonsense does not stop its partition", () =>
+  it.effect("because its headers are nonsense does not stop its partition", () =>
     Effect.gen(function*() {
       const { applied, applying } = makeApplying()
       const { feed } = yield* engine([each(applying(-1, () => Effect.void))])
@@ -329,7 +329,7 @@ describe("a record that cannot be read", () => {
 
 describe("a policy that throws", () => {
   // The throw ends the worker's fiber after it has taken the task: its lane stays Busy for ever.
-  it.effect.fails("is a failure of that event, and neither stops its key nor loses it", () =>
+  it.effect("is a failure of that event, and neither stops its key nor loses it", () =>
     Effect.gen(function*() {
       const { applied, applying } = makeApplying()
       const { feed, letters } = yield* engine([

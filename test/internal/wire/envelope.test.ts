@@ -150,7 +150,7 @@ describe("envelope, without attributes", () => {
   })
 
   // Anybody may write headers: what they say must not stop a consumer.
-  it.fails("headers of a dead letter that are no numbers do not throw", () => {
+  it("headers of a dead letter that are no numbers do not throw", () => {
     for (const offset of ["no number", "1.5", "", undefined]) {
       const { id } = read({ dl_original_topic: "invoices", dl_original_partition: "x", dl_original_offset: offset })
       assert.isString(id)

@@ -35,6 +35,24 @@ describe.skipIf(requireOrSkip("kafka"))("a consumer", () => {
       yield* member.commit(journal.positions("a"))
     }), 60_000)
 
+  it.live("knows its topics without the prefix that they have in Kafka, and so do tails and producers", () =>
+    Effect.gen(function*() {
+      const prefixed = yield* connect({ brokers, topicPrefix: "staging." })
+      const topic = yield* newTopic(prefixed, 1)
+      const journal = yield* Journal.make
+      const member = yield* on(prefixed)(journal.member("a", { group: yield* freshName("group"), topics: [topic] }))
+      yield* on(prefixed)(journal.tail("tail", { topics: [topic] }))
+      const plain = yield* connect({ brokers })
+      yield* sendText(yield* plain.producer, `staging.${topic}`, 0, "x")
+      yield* sendText(yield* prefixed.producer, topic, 0, "y")
+      yield* journal.until("both, by both", () => journal.deliveries().length === 4)
+      assert.deepStrictEqual([...new Set(journal.deliveries().map((delivery) => delivery.topic))], [topic])
+      yield* member.pause([{ topic, partition: 0 }])
+      yield* member.commit(journal.positions("a"))
+      const reason = yield* reasonOf(prefixed.ensureTopics([{ name: `${topic}-missing`, create: undefined }]))
+      assert.strictEqual(reason._tag === "UnknownTopic" ? reason.topic : undefined, `${topic}-missing`)
+    }))
+
   it.live("replaces connections that go silent, and misses nothing", () =>
     Effect.gen(function*() {
       const proxy = yield* startProxy(target)

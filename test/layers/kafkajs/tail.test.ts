@@ -5,6 +5,7 @@ import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
 import { Broker } from "../../../src/Broker.ts"
 import * as Journal from "../../suites/broker/journal.ts"
+import { sorted } from "../../suites/broker/support.ts"
 import { kafkaBrokers, requireOrSkip } from "../../support/services.ts"
 import { kill, ownKafka, start } from "./cluster.ts"
 import { outside } from "./outside.ts"
@@ -79,9 +80,9 @@ describe.skipIf(requireOrSkip("kafka"))("a tail", () => {
         yield* start(node!)
         yield* Effect.andThen(Fiber.join(during), sendAll("after"))
         yield* journal.until("all", () => journal.deliveries().length >= 120)
-        const expected = ["before", "during", "after"].flatMap(texts).sort()
-        assert.deepStrictEqual([...journal.texts("tail")].sort(), expected)
-        assert.deepStrictEqual([...journal.texts("member")].sort(), expected)
+        const expected = sorted(["before", "during", "after"].flatMap(texts))
+        assert.deepStrictEqual(sorted(journal.texts("tail")), expected)
+        assert.deepStrictEqual(sorted(journal.texts("member")), expected)
         assert.strictEqual(journal.signals("member", "Lost").length, 0)
       }),
     90_000

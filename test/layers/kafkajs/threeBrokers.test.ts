@@ -86,11 +86,11 @@ describe.skipIf(requireOrSkip("kafka"))("three brokers", () => {
         yield* committing(journal, broker, "b", group, topic)
         const producer = yield* broker.producer
         const ledger = makeLedger()
-        let stop = false
+        const stop = yield* Deferred.make<void>()
         const publishing = yield* Effect.forkScoped(
           Effect.forEach(upTo(lanes), (lane) =>
             Effect.gen(function*() {
-              for (let n = 0; !stop; n++) {
+              for (let n = 0; !Deferred.isDoneUnsafe(stop); n++) {
                 yield* sendText(producer, topic, lane, `${lane}-${n}`)
                 yield* ledger.note(lane, `${lane}-${n}`)
                 yield* Effect.sleep(10)
@@ -106,7 +106,7 @@ describe.skipIf(requireOrSkip("kafka"))("three brokers", () => {
           yield* start(node)
           yield* ledger.progress(100)
         }
-        stop = true
+        yield* Deferred.succeed(stop, undefined)
         yield* Fiber.join(publishing)
         const log = yield* readLog(broker, topic, partitions)
         assert.deepStrictEqual(compare(ledger.acked.flat(), log), { lost: [], doubled: [] })

@@ -3,6 +3,7 @@ import { assert } from "@effect/vitest"
 import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
+import * as Latch from "effect/Latch"
 import { Broker, BrokerError, Unreachable } from "../../../src/Broker.ts"
 import * as Consumer from "../../../src/Consumer.ts"
 import { MessageStore, MessageStoreError, StoreUnreachable } from "../../../src/MessageStore.ts"
@@ -112,6 +113,39 @@ export const relaying = (it: It<Services>, features: FrontFeatures): void => {
           yield* running.stop
         }
         assert.deepStrictEqual(numbers(log.all), upTo(3))
+      })
+  )
+
+  check(
+    "a relay that is stopped in the middle of a send finishes that batch: it is sent once",
+    () =>
+      Effect.gen(function*() {
+        const topic = yield* freshTopic(2)
+        const sending = yield* Deferred.make<void>()
+        const release = Latch.makeUnsafe(false)
+        const stopped = yield* relay({
+          changeBroker: (broker) =>
+            Broker.of({
+              ...broker,
+              producer: Effect.map(broker.producer, (producer) => ({
+                ...producer,
+                send: (batch) =>
+                  Deferred.succeed(sending, undefined).pipe(
+                    Effect.andThen(release.await),
+                    Effect.andThen(producer.send(batch))
+                  )
+              }))
+            })
+        })
+        const ids = yield* Outbox.publishAll(topic, items(20, 10)).pipe(Outbox.transaction)
+        yield* Deferred.await(sending)
+        const stopping = yield* Effect.forkChild(stopped.stop)
+        yield* Effect.yieldNow
+        yield* release.open
+        yield* Fiber.join(stopping)
+        yield* relayed
+        const records = yield* recordsOf(topic.name, 2)
+        assert.deepStrictEqual(alphabetical(records.map((record) => headerText(record, "ce_id")!)), alphabetical(ids))
       })
   )
 

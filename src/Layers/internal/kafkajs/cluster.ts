@@ -141,7 +141,7 @@ const controller = (links: Links) =>
     bounded(links, used, () => {
       used.network.targetTopics.clear()
       return used.network.refreshMetadata().then(() => used.network.findControllerBroker())
-    })).pipe(links.mutex.withPermit)
+    })).pipe(Semaphore.withPermit(links.mutex))
 
 /** Opens a cluster; connecting happens with the first call. Closing the scope closes it. */
 export const make = Effect.fnUntraced(function*(settings: Settings): Effect.fn.Return<Cluster, never, Scope.Scope> {

@@ -36,6 +36,8 @@ import type { Settings } from "./settings.ts"
 /** A `Kafka` instance together with its sockets. */
 export interface Door {
   readonly kafka: Kafka
+  /** Logs nothing any more: KafkaJS complains while it is taken down. */
+  readonly mute: () => void
   /** Destroys the sockets to `host:port`, or all of them; KafkaJS may open new ones. */
   readonly hangUp: (address?: string) => void
   /** Destroys all sockets and lets none open again. */
@@ -94,7 +96,8 @@ const makeSockets = (): Sockets => {
   const open = new Map<TrackedSocket, string>()
   let closed = false
   const hangUp = (address?: string) => {
-    for (const [tracked, to] of [...open]) {
+    // A map may lose entries while it is walked.
+    for (const [tracked, to] of open) {
       if (address !== undefined && to !== address) continue
       open.delete(tracked)
       tracked.end()
@@ -208,9 +211,18 @@ export const open = Effect.fnUntraced(function*(
 ): Effect.fn.Return<Door, never, Scope.Scope> {
   const log = yield* makeLog(settings)
   const sockets = makeSockets()
-  const kafka = new Kafka({ ...kafkaOptions(settings, sockets, first), retry, logCreator: () => log })
-  const door: Door = { kafka, hangUp: sockets.hangUp, close: sockets.close }
-  return yield* Effect.acquireRelease(Effect.succeed(door), (door) => Effect.sync(door.close))
+  let muted = false
+  const logCreator = () => (entry: LogEntry) => muted ? undefined : log(entry)
+  const mute = () => {
+    muted = true
+  }
+  const kafka = new Kafka({ ...kafkaOptions(settings, sockets, first), retry, logCreator })
+  const door: Door = { kafka, mute, hangUp: sockets.hangUp, close: sockets.close }
+  return yield* Effect.acquireRelease(Effect.succeed(door), (door) =>
+    Effect.sync(() => {
+      mute()
+      door.close()
+    }))
 })
 
 /** Destroys the sockets to a broker that lets a request time out, so that the next attempt gets new ones. */

@@ -177,7 +177,7 @@ export const revoke = (grants: Grants, keepAlive: Effect.Effect<void>): Effect.E
       Effect.raceFirst(Effect.andThen(cut, Effect.never)),
       Effect.raceFirst(Effect.andThen(Effect.repeat(keepAlive, Schedule.spaced("1 second")), Effect.never)),
       Effect.andThen(Effect.suspend(() => held.lost.isOpen() ? signalLost(grants, held) : Effect.void)),
-      grants.control.withPermit,
+      Semaphore.withPermit(grants.control),
       Effect.ensuring(Effect.sync(() => {
         if (grants.state._tag === "Draining") grants.state = { _tag: "Outside", since: grants.now() }
       }))

@@ -77,7 +77,7 @@ interface Life {
 }
 
 // One slow partition must not keep the batches of others waiting for a worker.
-const workers = 128
+const workers = 64
 
 const offsetsOf = (settings: Settings, positions: ReadonlyArray<Broker.Position>): Array<TopicOffsets> => {
   const byTopic = new Map<string, Array<{ partition: number; offset: string }>>()
@@ -114,7 +114,7 @@ const openConsumer = Effect.fnUntraced(function*(options: Options, grants: Grant
     retry: { ...Connection.patient, restartOnFailure: () => Promise.resolve(false) }
   })
   Connection.hangUpOnTimeout(door, consumer)
-  return { consumer, network: networks[0]! }
+  return { consumer, door, network: networks[0]! }
 })
 
 const isClosed = (life: Life) => life.grants.state._tag === "Closed"
@@ -192,9 +192,9 @@ const start = Effect.fnUntraced(function*(life: Life, topics: ReadonlyArray<stri
   yield* Effect.forkScoped(Effect.catch(running, (failure) => Deferred.fail(crashed, failure)))
 })
 
-const leaveQuickly = (consumer: Consumer, coordinator: Coordinator.Coordinator, grants: Grants.Grants) =>
+const leaveQuickly = (consumer: Consumer, door: Connection.Door, coordinator: Coordinator.Coordinator) =>
   Effect.suspend(() => {
-    Grants.close(grants)
+    door.mute()
     return Effect.ignore(Effect.timeout(attempt(() => consumer.disconnect()), 5_000)).pipe(
       Effect.andThen(coordinator.leave)
     )
@@ -233,7 +233,7 @@ export const make = Effect.fnUntraced(function*(
   const crashed = yield* Deferred.make<never, KafkaJsFailure>()
   const onSignal = reportDefects(options.onSignal, crashed)
   const grants = yield* Grants.make({ settings, nextEpoch, onSignal })
-  const { consumer, network } = yield* openConsumer(options, grants)
+  const { consumer, door, network } = yield* openConsumer(options, grants)
   const runFork = yield* FiberSet.makeRuntime<never, void, never>()
   const coordinator: Coordinator.Coordinator = yield* Coordinator.install(network, group, {
     beforeJoin: Effect.suspend(() => Grants.revoke(grants, coordinator.keepAlive)),
@@ -242,7 +242,7 @@ export const make = Effect.fnUntraced(function*(
       runFork(Grants.lose(grants))
     }
   })
-  yield* Effect.addFinalizer(() => leaveQuickly(consumer, coordinator, grants))
+  yield* Effect.addFinalizer(() => leaveQuickly(consumer, door, coordinator))
   // Registered last, so closed first: no signal is sent while leaving.
   const run = yield* FiberSet.makeRuntimePromise<never, void, unknown>()
   yield* Effect.addFinalizer(() => Effect.sync(() => Grants.close(grants)))

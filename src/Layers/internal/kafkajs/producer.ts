@@ -212,7 +212,7 @@ const send = (sender: Sender): Broker.Producer["send"] => (options) =>
       Effect.onError(() => tearDown(sender, lane, batch)),
       Effect.mapError((failure) => reasonOf(sender.settings, options, batch, failure)),
       Effect.timeoutOrElse({ duration: timeout, orElse: () => Effect.fail(unknownResult(options, batch)) }),
-      lane.mutex.withPermit
+      Semaphore.withPermit(lane.mutex)
     )
   })
 

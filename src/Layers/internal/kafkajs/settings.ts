@@ -5,7 +5,12 @@
 import type * as Redacted from "effect/Redacted"
 import type * as tls from "node:tls"
 
-/** How to log in. */
+/**
+ * How to log in to the brokers.
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export interface Sasl {
   readonly mechanism: "plain" | "scram-sha-256" | "scram-sha-512"
   readonly username: string

@@ -204,7 +204,7 @@ const follow = Effect.fnUntraced(function*(
   const { clock, settings } = reader
   const deniedSince = new Map<string, number>()
   for (;;) {
-    for (const topic of [...reader.topics]) {
+    for (const topic of reader.topics) {
       const now = clock.currentTimeMillisUnsafe()
       const result = yield* Effect.result(takeUp(reader, topic, "begin", now - settings.metadataMaxAge))
       const denied = result._tag === "Failure" && unknownTopic(result.failure)
