@@ -67,7 +67,7 @@ export const table: { readonly [Tag in EngineEvent["_tag"]]: readonly [Level, st
   Lost: ["Warn", "Partition lost: nothing of it is committed any more"],
   DrainOverdue: ["Warn", "Handlers outlived the drain and were interrupted"],
   Committed: ["Debug", "Offsets committed"],
-  CommitFenced: ["Warn", "A commit came after its assignment had ended and was dropped"],
+  CommitFenced: ["Warn", "A commit came after an assignment had ended: that one is dropped, the others are made again"],
   CommitFailed: ["Warn", "A commit failed and will be tried again"],
   Left: ["Info", "Consumers stopped"],
   Restarting: ["Error", "The consumer failed and starts again"],

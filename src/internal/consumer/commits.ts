@@ -57,12 +57,14 @@ export const make = (options: {
 
   const inBackground = flush(options.assignments).pipe(
     Effect.catch((error) => {
-      if (error.reason._tag === "Fenced") {
-        return EngineEvent.log({ _tag: "CommitFenced", group: options.group, reason: error.message })
-      }
+      // Fenced or not, what can still be committed is committed the next time.
       uncommitted++
       some.openUnsafe()
-      return EngineEvent.log({ _tag: "CommitFailed", group: options.group, reason: error.message })
+      return EngineEvent.log({
+        _tag: error.reason._tag === "Fenced" ? "CommitFenced" : "CommitFailed",
+        group: options.group,
+        reason: error.message
+      })
     })
   )
 

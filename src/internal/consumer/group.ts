@@ -136,6 +136,8 @@ export const make = Effect.fnUntraced(function*(options: {
     })
 
   const waitForRoom = Effect.fnUntraced(function*(assignment: Assignment) {
+    // Paused already: this chunk was on its way, and the resume is waiting for the room.
+    if (rooms.has(assignment)) return
     const room = Latch.makeUnsafe(false)
     rooms.set(assignment, room)
     if ((yield* Effect.timeoutOption(room.await, roomWait))._tag === "Some") return
