@@ -1,8 +1,7 @@
 /** The examples as programs: what they print, how they stop, and their exit codes. */
 import { assert, describe, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
-import type * as Scope from "effect/Scope"
-import { type ChildProcess, spawn, spawnSync } from "node:child_process"
+import { spawn, spawnSync } from "node:child_process"
 import { fileURLToPath } from "node:url"
 import { api, startProxy } from "../support/proxy.ts"
 import { kafkaBrokers, requireOrSkip } from "../support/services.ts"
@@ -15,92 +14,69 @@ interface Program {
   readonly signal: (...signals: ReadonlyArray<NodeJS.Signals>) => Effect.Effect<void>
   /** Waits until it has printed something; dies if it ends before. */
   readonly printed: (pattern: RegExp) => Effect.Effect<void>
-  /** The exit code; 128 and more when a signal ended it, as a shell has it. */
-  readonly ended: Effect.Effect<number>
+  /** Waits for its end: the exit code, or the signal that ended it. */
+  readonly ended: Effect.Effect<number | NodeJS.Signals>
 }
 
-/** Runs an example with this Node. What still runs at the end of the test is killed, with what it has started. */
-const run = (
-  example: string,
-  args: ReadonlyArray<string> = [],
-  env: NodeJS.ProcessEnv = {}
-): Effect.Effect<Program, never, Scope.Scope> =>
-  Effect.map(
-    Effect.acquireRelease(Effect.sync(() => start(example, args, env)), ({ child }) => kill(child)),
-    (started) => {
-      const { child, listeners } = started
-      const output = () => started.output
-      const until = (done: () => Effect.Effect<void> | undefined) =>
-        Effect.callback<void>((resume) => {
-          const listener = () => {
-            const effect = done()
-            if (effect === undefined) return
-            listeners.delete(listener)
-            resume(effect)
-          }
-          listeners.add(listener)
-          listener()
-          return Effect.sync(() => listeners.delete(listener))
-        })
-      return {
-        output,
-        signal: (...signals) => Effect.sync(() => signals.forEach((signal) => child.kill(signal))),
-        printed: (pattern) =>
-          until(() =>
-            pattern.test(output())
-              ? Effect.void
-              : started.code === undefined
-              ? undefined
-              : Effect.die(new Error(`The program ended before it printed ${pattern}:\n${output()}`))
-          ),
-        ended: Effect.map(until(() => started.code === undefined ? undefined : Effect.void), () => started.code!)
-      }
-    }
-  )
-
-const start = (example: string, args: ReadonlyArray<string>, env: NodeJS.ProcessEnv) => {
+const launch = (example: string, args: ReadonlyArray<string>, env: NodeJS.ProcessEnv): Program => {
   const child = spawn(
     process.execPath,
     ["--conditions=effect-events-source", `examples/${example}/main.ts`, ...args],
     { cwd: root, env: { ...process.env, LOG_LEVEL: "Info", ...env }, stdio: ["ignore", "pipe", "pipe"] }
   )
+  let output = ""
+  let end: number | NodeJS.Signals | undefined
   const listeners = new Set<() => void>()
-  const started = { child, listeners, output: "", code: undefined as number | undefined }
   const notify = () => {
     for (const listener of [...listeners]) listener()
   }
   for (const stream of [child.stdout, child.stderr]) {
     stream.setEncoding("utf8").on("data", (text: string) => {
-      started.output += text
+      output += text
       notify()
     })
   }
-  // Emitted when it has ended and all that it printed has been read.
-  child.once("close", (code) => {
-    started.code = code ?? 128
+  // Comes when it has ended, and all that it printed has been read.
+  child.once("close", (code, signal) => {
+    end = code ?? signal!
     notify()
   })
-  return started
+
+  /** Asks `find` now and after each change, until it has an answer. */
+  const until = <A>(find: () => Effect.Effect<A> | undefined) =>
+    Effect.callback<A>((resume) => {
+      const listener = () => {
+        const found = find()
+        if (found === undefined) return
+        listeners.delete(listener)
+        resume(found)
+      }
+      listeners.add(listener)
+      listener()
+      return Effect.sync(() => listeners.delete(listener))
+    })
+
+  return {
+    output: () => output,
+    signal: (...signals) => Effect.sync(() => signals.forEach((signal) => child.kill(signal))),
+    printed: (pattern) =>
+      until(() => {
+        if (pattern.test(output)) return Effect.void
+        return end === undefined ? undefined : Effect.die(new Error(`It ended without ${pattern}:\n${output}`))
+      }),
+    ended: until(() => end === undefined ? undefined : Effect.succeed(end))
+  }
 }
 
-const isRunning = (child: ChildProcess) => child.exitCode === null && child.signalCode === null
-
-const kill = (child: ChildProcess): Effect.Effect<void> => {
-  if (!isRunning(child)) return Effect.void
-  const gone = Effect.callback<void>((resume) => {
-    child.once("exit", () => resume(Effect.void))
-  })
-  // First kindly, so that it ends what it has started; SIGCONT in case it is stopped.
-  return Effect.sync(() => {
-    child.kill("SIGTERM")
-    child.kill("SIGCONT")
-  }).pipe(
-    Effect.andThen(Effect.timeoutOrElse(gone, {
-      duration: "15 seconds",
-      orElse: () => Effect.sync(() => void child.kill("SIGKILL"))
-    }))
+/** First kindly, so that it ends what it has started itself; SIGCONT in case it is stopped. */
+const kill = ({ ended, signal }: Program) =>
+  Effect.andThen(signal("SIGTERM", "SIGCONT"), ended).pipe(
+    Effect.timeoutOrElse({ duration: "15 seconds", orElse: () => Effect.andThen(signal("SIGKILL"), ended) })
   )
-}
+
+/** Runs an example with this Node, and kills it if it still runs at the end of the test. */
+const run = (example: string, args: ReadonlyArray<string> = [], env: NodeJS.ProcessEnv = {}) =>
+  Effect.acquireRelease(Effect.sync(() => launch(example, args, env)), kill)
 
 /** Fails with all that the program printed when something takes too long. */
 const within = <A>(program: Program, seconds: number, effect: Effect.Effect<A>): Effect.Effect<A> =>
@@ -133,7 +109,7 @@ const drains = Effect.fnUntraced(function*(args: ReadonlyArray<string>, signal: 
   yield* within(program, 60, program.printed(someInvoiced))
   yield* program.signal(signal)
   yield* endsWith(program, 0, 30)
-  assert.match(program.output(), /Left the group/)
+  assert.match(program.output(), /Consumers stopped/)
   assert.match(program.output(), /Outbox relay stopped/)
   assert.notMatch(program.output(), /level=(WARN|ERROR)/)
 })
@@ -156,7 +132,7 @@ describe("the orders example in one process", () => {
       yield* program.signal("SIGSTOP", "SIGTERM", "SIGINT", "SIGCONT")
       yield* endsWith(program, 130, 5)
       assert.match(program.output(), stopping)
-      assert.notMatch(program.output(), /Left the group/)
+      assert.notMatch(program.output(), /Consumers stopped/)
     }), minutes(2))
 })
 
