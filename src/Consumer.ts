@@ -36,7 +36,8 @@ import type * as Event from "./Event.ts"
 import * as FailurePolicy from "./FailurePolicy.ts"
 import * as Health from "./Health.ts"
 import type { Ordering } from "./internal/consumer/assignment.ts"
-import { ConsumerError, type Definition, type Mode } from "./internal/consumer/definition.ts"
+import type { ConsumerError } from "./internal/consumer/definition.ts"
+import { type Definition, type Mode } from "./internal/consumer/definition.ts"
 import * as Start from "./internal/consumer/start.ts"
 import * as EngineEvent from "./internal/engineEvent.ts"
 import type { Transaction } from "./internal/transaction.ts"
@@ -455,11 +456,7 @@ export const stream = <S extends Schema.Constraint>(
     const group = yield* ConsumerGroup
     const { failed, take } = yield* Start.startStream(definitionsOf([consumer])[0]!, group.name)
     return Effect.raceFirst(take, failed)
-  })).pipe(Stream.scoped) as Stream.Stream<
-    Committable<S["Type"]>,
-    ConsumerError,
-    S["DecodingServices"] | ConsumerGroup | Broker
-  >
+  })).pipe(Stream.scoped)
 }
 
 /**

@@ -1,7 +1,8 @@
 /** What the shop runs on. The program is the same; only these Layers differ. */
 import { PgClient } from "@effect/sql-pg"
 import { SqliteClient } from "@effect/sql-sqlite-node"
-import { Config, Effect, FileSystem, Layer, Redacted } from "effect"
+import type { Redacted } from "effect"
+import { Config, Effect, FileSystem, Layer } from "effect"
 import * as KafkaJs from "effect-events/Layers/KafkaJs"
 import * as Memory from "effect-events/Layers/Memory"
 import * as SqlStore from "effect-events/Layers/SqlStore"

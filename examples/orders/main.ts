@@ -69,8 +69,8 @@ const orders = Command.make("npm start --", {
   Effect.gen(function*() {
     exitCode = kafka ? yield* onKafka(orders, crash) : yield* embedded(orders)
   })).pipe(
-  Command.withDescription("50 customers place orders; each is invoiced exactly once.")
-)
+    Command.withDescription("50 customers place orders; each is invoiced exactly once.")
+  )
 
 runMain(
   Command.run(orders, { version: "0.1.0" }).pipe(

@@ -2,7 +2,7 @@
 import { Effect, Schedule } from "effect"
 
 const width = 30
-const terminal = process.stdout.isTTY === true
+const terminal = process.stdout.isTTY
 
 const show = (done: number, all: number) =>
   Effect.sync(() => {

@@ -46,7 +46,9 @@ export const verdict = Effect.gen(function*() {
   const sql = yield* SqlClient.SqlClient
   const placed = count(yield* sql<Count>`SELECT count(*) AS n FROM orders`)
   const lost = count(
-    yield* sql<Count>`SELECT count(*) AS n FROM orders o WHERE NOT EXISTS (SELECT 1 FROM invoice_log l WHERE l.order_id = o.id)`
+    yield* sql<
+      Count
+    >`SELECT count(*) AS n FROM orders o WHERE NOT EXISTS (SELECT 1 FROM invoice_log l WHERE l.order_id = o.id)`
   )
   const twice = count(yield* sql<Count>`SELECT count(*) - count(DISTINCT order_id) AS n FROM invoice_log`)
   const outOfOrder = count(

@@ -32,4 +32,4 @@ const messages = (error: unknown): Array<string> =>
     ? [error.message, ...messages(error.cause).filter((message) => message !== error.message)]
     : error === undefined
     ? []
-    : [String(error)]
+    : [typeof error === "string" ? error : JSON.stringify(error)]

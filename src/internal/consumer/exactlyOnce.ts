@@ -12,7 +12,7 @@
 import * as Arr from "effect/Array"
 import * as Effect from "effect/Effect"
 import * as Schedule from "effect/Schedule"
-import * as Event from "../../Event.ts"
+import type * as Event from "../../Event.ts"
 import type { MessageStore } from "../../MessageStore.ts"
 import * as Transaction from "../transaction.ts"
 import { messageKey } from "../wire/messageId.ts"

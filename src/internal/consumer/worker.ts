@@ -374,7 +374,7 @@ export const make = Effect.fnUntraced(function*(options: {
     return interrupted
   }
 
-  return { topic: handler.topic.name, ordering: handler.ordering, ready, kick, interrupt } satisfies Reader as Reader
+  return { topic: handler.topic.name, ordering: handler.ordering, ready, kick, interrupt } satisfies Reader
 })
 
 // Most schemas decode without running an effect.

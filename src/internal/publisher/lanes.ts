@@ -301,5 +301,5 @@ export const make = Effect.fnUntraced(function*(options: { readonly producer: Pr
         ? Effect.succeed([])
         : Effect.flatMap(group(messages), (grouped) =>
           enqueue(grouped, messages, clock.currentTimeMillisUnsafe() + Duration.toMillis(timeout)))
-  } satisfies Lanes as Lanes
+  } satisfies Lanes
 })

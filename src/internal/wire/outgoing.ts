@@ -283,17 +283,17 @@ const prepareWith = <S extends Schema.Constraint>(
   if (illegal !== undefined) {
     return Effect.fail(new PublishError({ reason: new InvalidTopic({ topic: topic.name, detail: illegal }) }))
   }
-  const encoder = encoderOf(topic as unknown as Topic.Any)
+  const encoder = encoderOf(topic)
   return Effect.flatMapEager(encoder.make(input), (payload) =>
     Effect.flatMapEager(encoder.encode(payload), (value) => {
       const key = options?.key === undefined ? topic.key(payload) : options.key
       const id = options?.id ?? uuidV7Unsafe()
-      const headers = headersOf(topic as unknown as Topic.Any, key, id, source, options, around)
+      const headers = headersOf(topic, key, id, source, options, around)
       const bytes = sizeOf(key, value, headers)
       return bytes > topic.maxBytes
         ? Effect.fail(
           new PublishError({ reason: new PayloadTooLarge({ topic: topic.name, bytes, maxBytes: topic.maxBytes }) })
         )
         : Effect.succeed({ id, topic: topic.name, key, headers, value, bytes })
-    })) as Effect.Effect<Outgoing, PublishError, S["EncodingServices"]>
+    }))
 }

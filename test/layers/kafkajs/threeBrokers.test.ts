@@ -1,6 +1,6 @@
 /**
- * Three brokers, of which one is killed while everything runs: first a leader,
- * then the coordinator of the group.
+ * Three brokers, of which one after another is killed, restarted or frozen
+ * while everything runs.
  *
  * What is acknowledged is in the log, once, in the order of its key, and the
  * group reads all of it.
@@ -67,62 +67,89 @@ const committing = (journal: Journal.Journal, broker: Broker["Service"], name: s
 const nodeAt = (cluster: KafkaCluster, address: string) =>
   cluster.nodes.find((node) => node.broker === address) ?? cluster.nodes[0]!
 
+interface Stage {
+  readonly cluster: KafkaCluster
+  readonly kafka: ReturnType<typeof outside>
+  readonly topic: string
+  /** Succeeds when every lane has so many more acknowledged texts. */
+  readonly progress: (more: number) => Effect.Effect<void>
+}
+
 describe.skipIf(requireOrSkip("kafka"))("three brokers", () => {
+  /** Publishes and consumes while accidents happen, and looks at the log afterwards. */
+  const survives = (name: string, accidents: (stage: Stage) => Effect.Effect<void>) =>
+    Effect.gen(function*() {
+      const cluster = yield* ownKafka({ nodes: 3 })
+      const options = { brokers: cluster.brokers, requestTimeout: "10 seconds", sessionTimeout: "45 seconds" } as const
+      const broker = yield* connect(options)
+      const topic = yield* newTopic(broker, partitions)
+      const journal = yield* Journal.make
+      yield* committing(journal, broker, "a", "group", topic)
+      yield* committing(journal, broker, "b", "group", topic)
+      const producer = yield* broker.producer
+      const ledger = makeLedger()
+      const stop = yield* Deferred.make<void>()
+      const publish = Effect.fnUntraced(function*(lane: number) {
+        for (let n = 0; !Deferred.isDoneUnsafe(stop); n++) {
+          yield* sendText(producer, topic, lane, `${lane}-${n}`)
+          yield* ledger.note(lane, `${lane}-${n}`)
+          yield* Effect.sleep(10)
+        }
+      })
+      const publishing = yield* Effect.forkScoped(Effect.forEach(upTo(lanes), publish, { concurrency: lanes }))
+      yield* ledger.progress(50)
+      yield* accidents({ cluster, kafka: outside(cluster.brokers), topic, progress: ledger.progress })
+      yield* Deferred.succeed(stop, undefined)
+      yield* Fiber.join(publishing)
+      const acknowledged = ledger.acked.flat()
+      const log = yield* readLog(broker, topic, partitions)
+      assert.deepStrictEqual(compare(acknowledged, log), { lost: [], doubled: [] })
+      assert.deepStrictEqual(log, ledger.acked)
+      const seen = () => new Set(journal.texts())
+      yield* journal.until("the group has read all", () => {
+        const read = seen()
+        return acknowledged.every((text) => read.has(text))
+      })
+      const redelivered = journal.deliveries().length - seen().size
+      yield* Effect.sync(() =>
+        process.stderr.write(`${name}: ${acknowledged.length} acknowledged, ${redelivered} redelivered\n`)
+      )
+    })
+
   it.live(
     "a leader, then the group's coordinator killed: nothing lost, doubled or out of order",
     () =>
-      Effect.gen(function*() {
-        const cluster = yield* ownKafka({ nodes: 3 })
-        const options = {
-          brokers: cluster.brokers,
-          requestTimeout: "10 seconds",
-          sessionTimeout: "45 seconds"
-        } as const
-        const broker = yield* connect(options)
-        const topic = yield* newTopic(broker, partitions)
-        const group = "group"
-        const journal = yield* Journal.make
-        yield* committing(journal, broker, "a", group, topic)
-        yield* committing(journal, broker, "b", group, topic)
-        const producer = yield* broker.producer
-        const ledger = makeLedger()
-        const stop = yield* Deferred.make<void>()
-        const publishing = yield* Effect.forkScoped(
-          Effect.forEach(upTo(lanes), (lane) =>
-            Effect.gen(function*() {
-              for (let n = 0; !Deferred.isDoneUnsafe(stop); n++) {
-                yield* sendText(producer, topic, lane, `${lane}-${n}`)
-                yield* ledger.note(lane, `${lane}-${n}`)
-                yield* Effect.sleep(10)
-              }
-            }), { concurrency: lanes })
-        )
-        const kafka = outside(cluster.brokers)
-        yield* ledger.progress(50)
-        for (const find of [kafka.leader(topic, 0), kafka.coordinator(group)]) {
-          const node = nodeAt(cluster, yield* find)
-          yield* kill(node)
-          yield* ledger.progress(50)
-          yield* start(node)
-          yield* ledger.progress(100)
-        }
-        yield* Deferred.succeed(stop, undefined)
-        yield* Fiber.join(publishing)
-        const log = yield* readLog(broker, topic, partitions)
-        assert.deepStrictEqual(compare(ledger.acked.flat(), log), { lost: [], doubled: [] })
-        assert.deepStrictEqual(log, ledger.acked)
-        const seen = () => new Set(journal.texts())
-        yield* journal.until("the group has read all", () => {
-          const read = seen()
-          return ledger.acked.flat().every((text) => read.has(text))
-        })
-        const redelivered = journal.deliveries().length - seen().size
-        yield* Effect.sync(() =>
-          process.stderr.write(
-            `three brokers: ${ledger.acked.flat().length} acknowledged, ${redelivered} redelivered\n`
+      survives("two kills", ({ cluster, kafka, progress, topic }) =>
+        Effect.gen(function*() {
+          for (const find of [kafka.leader(topic, 0), kafka.coordinator("group")]) {
+            const node = nodeAt(cluster, yield* find)
+            yield* kill(node)
+            yield* progress(50)
+            yield* start(node)
+            yield* progress(100)
+          }
+        })),
+    180_000
+  )
+
+  it.live(
+    "a rolling restart, and a leader that freezes: nothing lost, doubled or out of order",
+    () =>
+      survives("rolling restart and freeze", ({ cluster, kafka, progress, topic }) =>
+        Effect.gen(function*() {
+          for (const node of cluster.nodes) {
+            yield* Effect.promise(() => node.stop())
+            yield* start(node)
+            yield* progress(50)
+          }
+          const frozen = nodeAt(cluster, yield* kafka.leader(topic, 0))
+          yield* Effect.acquireUseRelease(
+            Effect.sync(() => frozen.pause()),
+            () => progress(50),
+            () => Effect.sync(() => frozen.resume())
           )
-        )
-      }),
+          yield* progress(100)
+        })),
     180_000
   )
 

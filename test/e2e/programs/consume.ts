@@ -1,0 +1,46 @@
+/**
+ * Applies events exactly once. With `hold` it announces `commit` where it
+ * would commit its offsets to the broker, and goes no further: the database
+ * has committed by then.
+ */
+import * as NodeRuntime from "@effect/platform-node/NodeRuntime"
+import { Broker } from "effect-events/Broker"
+import * as Consumer from "effect-events/Consumer"
+import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
+import * as SqlClient from "effect/sql/SqlClient"
+import { Items, kafka, say, settings, silent, store } from "./services.ts"
+
+const apply = Consumer.exactlyOnce(Items, (event) =>
+  Effect.gen(function*() {
+    const sql = yield* SqlClient.SqlClient
+    yield* say("apply", event.payload.n)
+    yield* sql`insert into applied (n, message) values (${event.payload.n}, ${event.id})`
+  }), { name: "apply" })
+
+/** Sees every delivery, also of what was applied before. */
+const witness = Consumer.idempotent(Items, (event) => say("see", event.payload.n), { name: "witness" })
+
+const broker = settings.hold
+  ? Layer.effect(
+    Broker,
+    Broker.use((broker) =>
+      Effect.succeed(Broker.of({
+        ...broker,
+        subscribe: (options) =>
+          Effect.map(broker.subscribe(options), (subscription) => ({
+            ...subscription,
+            commit: (positions) => Effect.andThen(say("commit", positions.length), Effect.never)
+          }))
+      }))
+    )
+  ).pipe(Layer.provide(kafka(settings)))
+  : kafka(settings)
+
+Consumer.layer(settings.group, [apply, witness]).pipe(
+  Layer.provide(broker),
+  Layer.provide(store(settings)),
+  Layer.provide(silent),
+  Layer.launch,
+  NodeRuntime.runMain
+)

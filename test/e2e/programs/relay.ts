@@ -1,0 +1,32 @@
+/**
+ * Relays the outbox in batches of 50. With `hold` it announces `acknowledged`
+ * where it would delete the first batch, and goes no further: the broker has
+ * those events by then.
+ */
+import * as NodeRuntime from "@effect/platform-node/NodeRuntime"
+import { MessageStore } from "effect-events/MessageStore"
+import * as Outbox from "effect-events/Outbox"
+import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
+import { kafka, say, settings, silent, store } from "./services.ts"
+
+const held = Layer.effect(
+  MessageStore,
+  MessageStore.use((store) =>
+    Effect.succeed(MessageStore.of({
+      ...store,
+      outbox: {
+        ...store.outbox,
+        remove: ({ rows }) => Effect.andThen(say("acknowledged", rows.length), Effect.never)
+      }
+    }))
+  )
+).pipe(Layer.provide(store(settings)))
+
+Outbox.layerRelay({ batchSize: 50, lease: "3 seconds" }).pipe(
+  Layer.provide(kafka(settings)),
+  Layer.provide(settings.hold ? held : store(settings)),
+  Layer.provide(silent),
+  Layer.launch,
+  NodeRuntime.runMain
+)

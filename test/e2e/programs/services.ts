@@ -1,0 +1,50 @@
+/**
+ * What the programs of the crash cases run on. Their settings come as JSON in
+ * `PROGRAM`; what they have to say they print, a word and a number per line.
+ */
+import * as PgClient from "@effect/sql-pg/PgClient"
+import * as KafkaJs from "effect-events/Layers/KafkaJs"
+import * as SqlStore from "effect-events/Layers/SqlStore"
+import * as Topic from "effect-events/Topic"
+import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
+import * as Redacted from "effect/Redacted"
+import * as References from "effect/References"
+import * as Schema from "effect/Schema"
+
+export interface Settings {
+  readonly brokers: ReadonlyArray<string>
+  readonly topicPrefix: string
+  readonly postgresUrl: string
+  readonly schema: string
+  readonly group: string
+  /** Whether the program announces the point at which it is to be killed, and stays there. */
+  readonly hold: boolean
+}
+
+export const settings: Settings = JSON.parse(process.env.PROGRAM ?? "{}")
+
+export const say = (word: string, n: number): Effect.Effect<void> => Effect.sync(() => console.log(`${word} ${n}`))
+
+export const Item = Schema.Struct({ key: Schema.String, n: Schema.Number })
+export const Items = Topic.make("items", { schema: Item, key: (item) => item.key, create: { partitions: 3 } })
+
+/** A session as short as the broker allows, so that a dead member is missed soon. */
+export const kafka = (settings: Settings) =>
+  KafkaJs.layer({
+    brokers: settings.brokers,
+    topicPrefix: settings.topicPrefix,
+    sessionTimeout: "6 seconds",
+    heartbeatInterval: "1 second"
+  })
+
+export const postgres = (settings: Settings) =>
+  PgClient.layer({
+    url: Redacted.make(settings.postgresUrl),
+    startupParameters: { search_path: settings.schema }
+  })
+
+export const store = (settings: Settings) =>
+  SqlStore.layerWith({ schema: settings.schema }).pipe(Layer.provideMerge(postgres(settings)))
+
+export const silent = Layer.succeed(References.MinimumLogLevel, "None")
