@@ -12,7 +12,7 @@
  */
 import { NodeServices } from "@effect/platform-node"
 import { Config, Effect, Layer, Option, Queue, Stream } from "effect"
-import { Consumer, Event } from "effect-events"
+import { Consumer, type Event } from "effect-events"
 import * as KafkaJs from "effect-events/Layers/KafkaJs"
 import { randomBytes } from "node:crypto"
 import { logging } from "../orders/logging.ts"

@@ -28,7 +28,7 @@ const launch = (example: string, args: ReadonlyArray<string>, env: NodeJS.Proces
   let end: number | NodeJS.Signals | undefined
   const listeners = new Set<() => void>()
   const notify = () => {
-    for (const listener of [...listeners]) listener()
+    for (const listener of listeners) listener()
   }
   for (const stream of [child.stdout, child.stderr]) {
     stream.setEncoding("utf8").on("data", (text: string) => {
