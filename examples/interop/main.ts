@@ -69,4 +69,4 @@ const program = Effect.scoped(Effect.gen(function*() {
   return (yield* report(all, fates)) ? 0 : 1
 })).pipe(Effect.timeout("90 seconds"))
 
-runMain(program.pipe(Effect.provide(Layer.mergeAll(Kafka, NodeServices.layer)), Effect.provide(logging)))
+runMain(Effect.provide(program, Layer.mergeAll(Kafka, NodeServices.layer).pipe(Layer.provideMerge(logging))))

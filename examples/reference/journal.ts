@@ -1,5 +1,14 @@
 /** Prints what happens, and lets the program wait for it. */
-import { Context, Effect, Layer, Stream, SubscriptionRef } from "effect"
+import { Context, Data, Effect, Layer, Stream, SubscriptionRef } from "effect"
+
+export class JournalTimeout extends Data.TaggedError("JournalTimeout")<{
+  readonly what: string
+  readonly orderIds: ReadonlyArray<string>
+}> {
+  override get message() {
+    return `Not all of ${this.orderIds.join(", ")} were ${this.what} within a minute`
+  }
+}
 
 export class Journal extends Context.Service<Journal, {
   readonly write: (what: string, orderId: string, detail: string) => Effect.Effect<void>
@@ -21,18 +30,12 @@ export class Journal extends Context.Service<Journal, {
             Stream.runHead,
             Effect.timeoutOrElse({
               duration: "1 minute",
-              orElse: () => Effect.fail(new JournalTimeout(what, orderIds))
+              orElse: () => Effect.fail(new JournalTimeout({ what, orderIds }))
             }),
             Effect.asVoid
           )
       }))
   )
-}
-
-export class JournalTimeout extends Error {
-  constructor(what: string, orderIds: ReadonlyArray<string>) {
-    super(`Not all of ${orderIds.join(", ")} were "${what}" within a minute`)
-  }
 }
 
 export const print = (line: string) => Effect.sync(() => process.stdout.write(`${line}\n`))

@@ -189,7 +189,8 @@ const program = Effect.gen(function*() {
 
 const Environment = SqlStore.layer.pipe(
   Layer.provideMerge(Layer.mergeAll(Kafka, Postgres, Journal.layer)),
-  Layer.provideMerge(layerSchema)
+  Layer.provideMerge(layerSchema),
+  Layer.provideMerge(logging)
 )
 
-runMain(program.pipe(Effect.provide(Environment), Effect.provide(logging)))
+runMain(Effect.provide(program, Environment))

@@ -11,7 +11,7 @@ import { MessageStore } from "../../src/MessageStore.ts"
 import * as Outbox from "../../src/Outbox.ts"
 import * as Publisher from "../../src/Publisher.ts"
 import { freshSchema } from "../layers/sql/databases.ts"
-import { headerText, recordsOf, upTo } from "../suites/consumer/support.ts"
+import { headerText, keyFor, recordsOf, upTo } from "../suites/consumer/support.ts"
 import { askUntil } from "../suites/features.ts"
 import { kafkaBrokers, postgresUrl, requireOrSkip } from "../support/services.ts"
 import { start } from "./processes.ts"
@@ -41,6 +41,8 @@ const applied = SqlClient.SqlClient.use((sql) =>
 )
 
 const items = (count: number, from = 0) => upTo(count).map((index) => ({ key: `key-${index % 20}`, n: from + index }))
+
+const isMark = (n: number): boolean => n >= 1_000
 
 const numbersOf = (said: ReadonlyArray<{ readonly word: string; readonly n: number }>, word: string) =>
   said.filter((line) => line.word === word).map((line) => line.n).toSorted((a, b) => a - b)
@@ -105,12 +107,23 @@ describe.skipIf(requireOrSkip("kafka", "postgres"))("a process that is killed", 
           yield* askUntil(live, "the outbox is empty", waiting, (rows) => rows.length === 0)
           // Two leases, and the start of a process.
           assert.isBelow((yield* Clock.currentTimeMillis) - began, 12_000)
-          const expected = 120 + batch!
-          yield* consumer.said.until("every delivery", (said) => numbersOf(said, "see").length >= expected)
+          const marks = upTo(3).map((partition) => ({ key: keyFor(partition, 3), n: 1_000 + partition }))
+          yield* Publisher.publishAll(Items, marks)
+          yield* askUntil(live, "everything before the marks is applied", applied, (all) =>
+            all.filter(isMark).length === 3)
+          yield* consumer.said.until("the marks", (said) =>
+            numbersOf(said, "see").filter(isMark).length === 3)
           yield* consumer.kill
-          assert.deepStrictEqual(yield* applied, upTo(120))
-          const sent = (yield* recordsOf(Items.name, 3)).map((record) => headerText(record, "ce_id")!)
-          assert.strictEqual(sent.length, expected)
+          assert.deepStrictEqual(
+            (yield* applied).filter((n) =>
+              !isMark(n)
+            ),
+            upTo(120)
+          )
+          assert.strictEqual(numbersOf(consumer.said.all, "see").length, 120 + batch! + 3)
+          const records = (yield* recordsOf(Items.name, 3)).map((record) => headerText(record, "ce_id")!)
+          const sent = records.filter((id) => ids.includes(id))
+          assert.strictEqual(sent.length, 120 + batch!)
           assert.sameMembers([...new Set(sent)], ids)
           const times = new Map<string, number>()
           for (const id of sent) times.set(id, (times.get(id) ?? 0) + 1)

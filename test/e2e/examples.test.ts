@@ -93,8 +93,8 @@ const endsWith = Effect.fnUntraced(function*(program: Program, code: number, sec
 const someInvoiced = /^[1-9]\d*\/\d+ orders invoiced/m
 const stopping = /once more to exit at once/i
 
-/** More than are placed before the test is over. */
-const forLong = ["--orders", "1000000"]
+/** Work for half a minute in one process, and for longer on Kafka. */
+const forLong = ["--orders", "20000"]
 
 const invoicesAll = Effect.fnUntraced(function*(args: ReadonlyArray<string>, placed: number) {
   const program = yield* run("orders", args)
@@ -123,6 +123,14 @@ describe("the orders example in one process", () => {
   for (const signal of signals) {
     it.live(`drains and exits with 0 on ${signal}`, () => drains([], signal), minutes(2))
   }
+
+  it.live("stops on a signal, too, while more orders are placed than it can invoice", () =>
+    Effect.gen(function*() {
+      const program = yield* run("orders", ["--orders", "1000000"])
+      yield* within(program, 30, program.printed(/Consumers started/))
+      yield* program.signal("SIGINT")
+      yield* endsWith(program, 0, 30)
+    }), minutes(2))
 
   it.live("exits at once, and not with 0, when a second signal comes while it drains", () =>
     Effect.gen(function*() {

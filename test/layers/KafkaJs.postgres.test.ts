@@ -29,7 +29,13 @@ const broker = Layer.unwrap(Effect.sync(() =>
   })
 ))
 
-const features: FrontFeatures = { clock: "live", events: 1_000, members: 10, concurrentTransactions: true }
+const features: FrontFeatures = {
+  clock: "live",
+  events: 1_000,
+  members: 10,
+  concurrentTransactions: true,
+  concurrent: true
+}
 
 describe.skipIf(requireOrSkip("kafka", "postgres"))("KafkaJs and Postgres", () => {
   consumerSuite("KafkaJs and Postgres", Layer.merge(broker, store), features)

@@ -5,7 +5,7 @@ import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as KafkaJs from "../../src/Layers/KafkaJs.ts"
 import * as SqlStore from "../../src/Layers/SqlStore.ts"
-import { consumerSuite } from "../suites/consumer/index.ts"
+import { transactionalConsumerSuite } from "../suites/consumer/index.ts"
 import { sqlLedger } from "../suites/consumer/sqlLedger.ts"
 import type { FrontFeatures } from "../suites/consumer/support.ts"
 import { outboxSuite } from "../suites/outbox/index.ts"
@@ -33,6 +33,6 @@ const broker = Layer.unwrap(Effect.sync(() =>
 const features: FrontFeatures = { clock: "live", events: 1_000, members: 10, concurrentTransactions: false }
 
 describe.skipIf(requireOrSkip("kafka"))("KafkaJs and SQLite", () => {
-  consumerSuite("KafkaJs and SQLite", Layer.merge(broker, store), features)
+  transactionalConsumerSuite("KafkaJs and SQLite", Layer.merge(broker, store), features)
   outboxSuite("KafkaJs and SQLite", Layer.merge(broker, store), features)
 })

@@ -52,14 +52,20 @@ const outageMillis = 1_000
 const errorOf = (cause: Cause.Cause<unknown>): { readonly value: unknown } | undefined =>
   Option.match(Cause.findErrorOption(cause), { onNone: () => undefined, onSome: (value) => ({ value }) })
 
+/** Whether a failure is the store's, and so no failure of the handler. */
+export const isOutage = (handler: Handler, cause: Cause.Cause<unknown>): boolean => {
+  const error = errorOf(cause)
+  return error !== undefined && handler.isOutage(error.value)
+}
+
 /** Judges the failed attempt of one task, and keeps in the task what the next attempt needs. */
 export const judge = Effect.fnUntraced(function*(
   handler: Handler,
   task: Task,
   cause: Cause.Cause<unknown>
 ): Effect.fn.Return<Verdict> {
+  if (isOutage(handler, cause)) return { _tag: "Wait", afterMillis: outageMillis }
   const error = errorOf(cause)
-  if (error !== undefined && handler.isOutage(error.value)) return { _tag: "Wait", afterMillis: outageMillis }
   const now = yield* Clock.currentTimeMillis
   const before = task.failures
   const { policy } = handler

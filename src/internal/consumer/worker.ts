@@ -176,7 +176,7 @@ export const make = Effect.fnUntraced(function*(options: {
     held: Set<Lane<Task>>,
     restore: Restore
   ): Effect.fn.Return<void> {
-    const own = held.size === 0 ? batch : batch.filter(({ task }) => !held.has(task.lane))
+    const own = batch.filter(({ task }) => !task.dropped && !held.has(task.lane))
     if (slot.interrupted !== undefined || !Arr.isReadonlyArrayNonEmpty(own)) return
     const tasks = own.map(({ task }) => task)
     const exit = yield* attempt(slot, Arr.map(own, ({ event }) => event), tasks, restore)
@@ -187,8 +187,11 @@ export const make = Effect.fnUntraced(function*(options: {
         ? yield* Effect.forEach(tasks, (task) => EngineEvent.log(handledEvent(task)), { discard: true })
         : undefined
     }
-    if (own.length === 1) {
-      if (!(yield* conclude(slot, tasks[0]!, exit, restore))) held.add(tasks[0]!.lane)
+    // While the store is away no half would fare better: all wait together.
+    if (own.length === 1 || Attempt.isOutage(handler, exit.cause)) {
+      for (const task of tasks) {
+        if (!held.has(task.lane) && !(yield* conclude(slot, task, exit, restore))) held.add(task.lane)
+      }
       return
     }
     const middle = own.length >> 1

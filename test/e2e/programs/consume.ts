@@ -11,15 +11,19 @@ import * as Layer from "effect/Layer"
 import * as SqlClient from "effect/sql/SqlClient"
 import { Items, kafka, say, settings, silent, store } from "./services.ts"
 
+// Partition ordering: when an event is handled, so is all before it in its partition.
 const apply = Consumer.exactlyOnce(Items, (event) =>
   Effect.gen(function*() {
     const sql = yield* SqlClient.SqlClient
     yield* say("apply", event.payload.n)
     yield* sql`insert into applied (n, message) values (${event.payload.n}, ${event.id})`
-  }), { name: "apply" })
+  }), { name: "apply", ordering: "partition" })
 
 /** Sees every delivery, also of what was applied before. */
-const witness = Consumer.idempotent(Items, (event) => say("see", event.payload.n), { name: "witness" })
+const witness = Consumer.idempotent(Items, (event) => say("see", event.payload.n), {
+  name: "witness",
+  ordering: "partition"
+})
 
 const broker = settings.hold
   ? Layer.effect(

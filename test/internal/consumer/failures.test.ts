@@ -233,6 +233,24 @@ describe("a failing handler", () => {
       assert.deepStrictEqual(closed.slice(2), ["0/2 success"])
     }))
 
+  it.effect("that takes too long closes its Scope completely before its record runs again", () =>
+    Effect.gen(function*() {
+      const log: Array<string> = []
+      const { feed } = yield* engine([
+        each(({ attempt }) =>
+          Effect.sync(() => log.push(`start ${attempt}`)).pipe(
+            Effect.andThen(Effect.addFinalizer(() =>
+              Effect.andThen(Effect.sleep(5_000), Effect.sync(() => log.push(`closed ${attempt}`)))
+            )),
+            Effect.andThen(attempt === 1 ? Effect.never : Effect.void)
+          ), { policy: { ...saving, timeout: "1 second", retry: retries(1, "1 milli") } })
+      ])
+      yield* feed.assign(0)
+      yield* feed.deliver(0, records("a"))
+      for (let i = 0; i < 20; i++) yield* pass(1_000)
+      assert.deepStrictEqual(log, ["start 1", "closed 1", "start 2", "closed 2"])
+    }))
+
   it.effect("knows the event that it was called for", () =>
     Effect.gen(function*() {
       const seen: Array<boolean> = []

@@ -16,7 +16,7 @@
  */
 import { describe, layer } from "@effect/vitest"
 import * as Layer from "effect/Layer"
-import { caseTimeout } from "../features.ts"
+import { caseTimeout, type It } from "../features.ts"
 import { batches } from "./batches.ts"
 import { broadcast } from "./broadcast.ts"
 import { delivery } from "./delivery.ts"
@@ -34,18 +34,37 @@ export const consumerSuite = <E>(
   services: Layer.Layer<Services, E>,
   features: FrontFeatures
 ): void =>
-  layer(Layer.provideMerge(services, silent), { excludeTestServices: true, timeout: caseTimeout(features) })(
-    `Consumers on ${name}`,
-    (it) => {
-      describe("delivery", () => delivery(it, features))
-      describe("order", () => ordering(it, features))
-      describe("progress", () => progress(it, features))
-      describe("on the wire", () => wire(it, features))
-      describe("failures", () => failures(it, features))
-      describe("shutdown", () => shutdown(it, features))
-      describe("batches", () => batches(it, features))
-      describe("exactly once", () => exactlyOnce(it, features))
-      describe("broadcast", () => broadcast(it, features))
-      describe("cause and trace", () => propagation(it, features))
-    }
-  )
+  layer(Layer.provideMerge(services, silent), {
+    excludeTestServices: true,
+    timeout: caseTimeout(features)
+  })(`Consumers on ${name}`, (it) => {
+    const concurrent = { concurrent: features.concurrent ?? false }
+    describe("delivery", concurrent, () => delivery(it, features))
+    describe("order", concurrent, () => ordering(it, features))
+    describe("progress", concurrent, () => progress(it, features))
+    describe("on the wire", concurrent, () => wire(it, features))
+    describe("failures", concurrent, () => failures(it, features))
+    describe("broadcast", concurrent, () => broadcast(it, features))
+    withStore(it, features)
+  })
+
+/**
+ * The part of the suite that touches the store, for another store on a broker
+ * that passes the whole suite elsewhere.
+ */
+export const transactionalConsumerSuite = <E>(
+  name: string,
+  services: Layer.Layer<Services, E>,
+  features: FrontFeatures
+): void =>
+  layer(Layer.provideMerge(services, silent), {
+    excludeTestServices: true,
+    timeout: caseTimeout(features)
+  })(`Transactional consumers on ${name}`, (it) => withStore(it, features))
+
+const withStore = (it: It<Services>, features: FrontFeatures): void => {
+  describe("shutdown", () => shutdown(it, features))
+  describe("batches", () => batches(it, features))
+  describe("exactly once", () => exactlyOnce(it, features))
+  describe("cause and trace", () => propagation(it, features))
+}

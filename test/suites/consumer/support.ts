@@ -45,6 +45,8 @@ export interface FrontFeatures {
   readonly members: number
   /** Whether two transactions can be open at the same time. */
   readonly concurrentTransactions: boolean
+  /** Whether cases that leave the store alone run at the same time: on a real broker they mostly wait. Default: no. */
+  readonly concurrent?: boolean
   readonly timeout?: number
 }
 

@@ -28,6 +28,8 @@ export interface Hooks {
   readonly beforeJoin: Effect.Effect<void>
   /** The coordinator says that a generation of ours has ended. */
   readonly onEvicted: (generation: number) => void
+  /** KafkaJS gives up a position that is not in the log, and goes on where the log begins. */
+  readonly onReset: () => void
 }
 
 export interface Coordinator {
@@ -140,7 +142,15 @@ const standIn = (ties: Ties, found: Node): Node => {
         ? Promise.reject(rebalanceError())
         : answer(ties, heartbeat(ties, { generation: groupGenerationId, memberId }, 15_000)),
     offsetFetch: (request) => answer(ties, call(ties, (node) => node.offsetFetch(request), 15_000)),
-    offsetCommit: (request) => answer(ties, call(ties, (node) => node.offsetCommit(request), 15_000)),
+    // Our own commits take another way: this is KafkaJS after `OFFSET_OUT_OF_RANGE`.
+    offsetCommit: (request) =>
+      answer(
+        ties,
+        Effect.ensuring(
+          call(ties, (node) => node.offsetCommit(request), 15_000),
+          Effect.sync(() => ties.hooks.onReset())
+        )
+      ),
     leaveGroup: (request) => {
       ties.memberId = undefined
       return answer(ties, call(ties, (node) => node.leaveGroup(request), 1_000))

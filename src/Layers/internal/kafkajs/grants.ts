@@ -10,7 +10,8 @@
  *
  * The insight: results come late, and numbers of partitions say nothing about
  * when. Each grant is an object of its own with an epoch; everything late is
- * measured against it.
+ * measured against it. Within a grant, too: when a leader moves, the old one
+ * may still answer what the new one has answered already.
  */
 import * as Clock from "effect/Clock"
 import * as Duration from "effect/Duration"
@@ -28,6 +29,8 @@ export interface Grant {
   readonly mutex: Semaphore.Semaphore
   readonly lost: Latch.Latch
   live: boolean
+  /** The offset after what was handed over: it never goes back. */
+  next: bigint
 }
 
 interface Held {
@@ -103,7 +106,7 @@ export const grant = (grants: Grants, assignment: Owned): Effect.Effect<void> =>
     const topic = logical(grants.settings, name)
     for (const partition of partitions) {
       const mutex = Semaphore.makeUnsafe(1)
-      byKey.set(keyOf(topic, partition), { assignment: { topic, partition, epoch }, mutex, live: true, lost })
+      byKey.set(keyOf(topic, partition), { assignment: { topic, partition, epoch }, mutex, lost, live: true, next: 0n })
     }
   }
   const held = { byKey, lost }
@@ -123,12 +126,17 @@ export const deliver = (
   lastOffset: string
 ): Effect.Effect<void> => {
   const { assignment, lost, mutex } = given
+  const nextOffset = BigInt(lastOffset) + 1n
+  const handOverNew = () => {
+    const first = given.next
+    given.next = nextOffset
+    const all = records()
+    const fresh = all.length > 0 && all[0]!.offset < first ? all.filter(({ offset }) => offset >= first) : all
+    return grants.onSignal({ _tag: "Records", assignment, records: fresh, nextOffset })
+  }
   const handOver = Effect.suspend(() =>
-    given.live && open(grants, assignment.topic, assignment.partition) === given
-      ? Effect.raceFirst(
-        grants.onSignal({ _tag: "Records", assignment, records: records(), nextOffset: BigInt(lastOffset) + 1n }),
-        lost.await
-      )
+    given.live && nextOffset > given.next && open(grants, assignment.topic, assignment.partition) === given
+      ? Effect.raceFirst(handOverNew(), lost.await)
       : Effect.void
   )
   const announced = grants.state._tag === "Granted" ? grants.state.announced.await : Effect.void

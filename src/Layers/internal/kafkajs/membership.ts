@@ -136,7 +136,8 @@ const onBatch = (life: Life, { batch, resolveOffset }: Pick<EachBatchPayload, "b
         const last = batch.messages.at(-1)
         // Under another grant this would throw, or skip what nobody has read.
         if (last === undefined || Grants.open(life.grants, topic, batch.partition) !== given) return
-        resolveOffset(last.offset)
+        const isBehind = BigInt(batch.lastOffset()) + 1n < given.next
+        resolveOffset(isBehind ? String(given.next - 1n) : last.offset)
       })
     )
   })
@@ -239,6 +240,11 @@ export const make = Effect.fnUntraced(function*(
     beforeJoin: Effect.suspend(() => Grants.revoke(grants, coordinator.keepAlive)),
     onEvicted: () => {
       Grants.evict(grants)
+      runFork(Grants.lose(grants))
+    },
+    // Offsets may begin anew, so they need a grant of their own.
+    onReset: () => {
+      coordinator.forceJoin()
       runFork(Grants.lose(grants))
     }
   })

@@ -168,6 +168,8 @@ const fetchFrom = Effect.fnUntraced(function*(
       for (const fetched of partitions) {
         const position = reader.positions.get(keyOf(topicName, fetched.partition))
         if (position === undefined || fetched.messages.length === 0) continue
+        // A leader that has been replaced may answer late what the new one has answered already.
+        if (position.busy || position.leader !== leader) continue
         position.busy = true
         run(handOver(reader, position, fetched))
       }
