@@ -34,6 +34,14 @@ export type EngineEvent =
   | { readonly _tag: "Restarting"; readonly group: string; readonly reason: string; readonly afterMillis: number }
   | ({ readonly _tag: "Handled"; readonly attempt: number } & At)
   | ({ readonly _tag: "Duplicate" } & At)
+  | {
+    readonly _tag: "StoreOutage"
+    readonly group: string
+    readonly handler: string
+    readonly waiting: number
+    readonly afterMillis: number
+    readonly cause: Cause.Cause<unknown>
+  }
   | ({
     readonly _tag: "Retrying"
     readonly attempt: number
@@ -73,6 +81,7 @@ export const table: { readonly [Tag in EngineEvent["_tag"]]: readonly [Level, st
   Restarting: ["Error", "The consumer failed and starts again"],
   Handled: ["Debug", "Event handled"],
   Duplicate: ["Debug", "Event recognised as applied already and skipped"],
+  StoreOutage: ["Warn", "The database does not answer: events wait, and no attempt is counted"],
   Retrying: ["Warn", "The handler failed and will be tried again"],
   PolicyFailed: ["Error", "A failure policy threw: its event counts as exhausted"],
   Ignored: ["Debug", "The handler's failure is ignored by its policy"],

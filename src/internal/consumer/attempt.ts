@@ -47,7 +47,7 @@ export type Verdict =
   | { readonly _tag: "GiveUp"; readonly route: "save" | "discard" }
 
 /** How long an outage of the store is waited out. */
-const outageMillis = 1_000
+export const outageMillis = 1_000
 
 const errorOf = (cause: Cause.Cause<unknown>): { readonly value: unknown } | undefined =>
   Option.match(Cause.findErrorOption(cause), { onNone: () => undefined, onSome: (value) => ({ value }) })
@@ -64,7 +64,6 @@ export const judge = Effect.fnUntraced(function*(
   task: Task,
   cause: Cause.Cause<unknown>
 ): Effect.fn.Return<Verdict> {
-  if (isOutage(handler, cause)) return { _tag: "Wait", afterMillis: outageMillis }
   const error = errorOf(cause)
   const now = yield* Clock.currentTimeMillis
   const before = task.failures

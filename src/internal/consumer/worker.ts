@@ -188,10 +188,9 @@ export const make = Effect.fnUntraced(function*(options: {
         : undefined
     }
     // While the store is away no half would fare better: all wait together.
-    if (own.length === 1 || Attempt.isOutage(handler, exit.cause)) {
-      for (const task of tasks) {
-        if (!held.has(task.lane) && !(yield* conclude(slot, task, exit, restore))) held.add(task.lane)
-      }
+    if (Attempt.isOutage(handler, exit.cause)) return yield* waitOut(tasks, exit.cause)
+    if (own.length === 1) {
+      if (!(yield* conclude(slot, tasks[0]!, exit, restore))) held.add(tasks[0]!.lane)
       return
     }
     const middle = own.length >> 1
@@ -256,6 +255,7 @@ export const make = Effect.fnUntraced(function*(options: {
     // A handler that interrupted its own fiber has failed; the fiber is of no further use.
     if (slot.interrupted === undefined && Cause.hasInterrupts(exitCause)) slot.interrupted = "Handler"
     const cause = slot.interrupted === "Timeout" ? Cause.fail(Attempt.timedOut(handler)) : exitCause
+    if (Attempt.isOutage(handler, cause)) return yield* Effect.as(waitOut([task], cause), false)
     const verdict = yield* Attempt.judge(handler, task, cause)
     switch (verdict._tag) {
       case "Ignore":
@@ -277,6 +277,19 @@ export const make = Effect.fnUntraced(function*(options: {
         return yield* giveUp(slot, task, cause, restore)
     }
   })
+
+  /** Waits for the store to come back, with one line for all of them. */
+  const waitOut = (tasks: ReadonlyArray<Task>, cause: Cause.Cause<unknown>): Effect.Effect<void> => {
+    for (const task of tasks) task.waitMillis = Attempt.outageMillis
+    return EngineEvent.log({
+      _tag: "StoreOutage",
+      group,
+      handler: handler.name,
+      waiting: tasks.length,
+      afterMillis: Attempt.outageMillis,
+      cause
+    })
+  }
 
   const giveUp = Effect.fnUntraced(function*(
     slot: Slot,
