@@ -7,6 +7,7 @@ import * as Layer from "effect/Layer"
 import * as References from "effect/References"
 import * as Schema from "effect/Schema"
 import * as Semaphore from "effect/Semaphore"
+import * as Stream from "effect/Stream"
 import { Broker } from "../src/Broker.ts"
 import * as Consumer from "../src/Consumer.ts"
 import * as FailurePolicy from "../src/FailurePolicy.ts"
@@ -28,10 +29,14 @@ const quiet = Effect.provideService(References.MinimumLogLevel, "None")
 
 /** Why consumers do not start in a group. */
 const refusal = (consumers: ReadonlyArray<Consumer.Consumer<Broker | Consumer.ConsumerGroup>>, group = "group") =>
-  Consumer.all(consumers).pipe(Consumer.inGroup(group), Effect.flip, Effect.map(({ message, reason }) => ({
-    tag: reason._tag,
-    message
-  })))
+  Consumer.all(consumers).pipe(
+    Consumer.inGroup(group),
+    Effect.flip,
+    Effect.map(({ message, reason }) => ({
+      tag: reason._tag,
+      message
+    }))
+  )
 
 const publish = (topic: Topic.Topic<typeof Item>, ...numbers: ReadonlyArray<number>) =>
   Publisher.publishAll(topic, numbers.map((n) => ({ key: `k${n}`, n })))
@@ -45,8 +50,7 @@ const makeSeeing = () => {
   }
 }
 
-const running = <E, R>(consumer: Effect.Effect<never, E, R>) =>
-  Effect.tap(Effect.forkChild(quiet(consumer)), settle)
+const running = <E, R>(consumer: Effect.Effect<never, E, R>) => Effect.tap(Effect.forkChild(quiet(consumer)), settle)
 
 describe("what is refused when consumers start", () => {
   const refused = (
@@ -74,7 +78,10 @@ describe("what is refused when consumers start", () => {
   )
   refused(
     "two handlers of one topic with one name",
-    () => [Consumer.idempotent(Orders, nothing, { name: "a" }), Consumer.idempotentBatch(Orders, nothing, { name: "a" })],
+    () => [
+      Consumer.idempotent(Orders, nothing, { name: "a" }),
+      Consumer.idempotentBatch(Orders, nothing, { name: "a" })
+    ],
     "DuplicateHandler",
     `Two handlers of group "group" read "orders" under the name "a". Pass a { name } of its own to one.`
   )
@@ -181,7 +188,10 @@ describe("what is refused when consumers start", () => {
 
   it.effect("by a Layer fails its build with the same error", () =>
     Effect.gen(function*() {
-      const layer = Consumer.layer("group", [Consumer.idempotent(Orders, nothing), Consumer.idempotent(Orders, nothing)])
+      const layer = Consumer.layer("group", [
+        Consumer.idempotent(Orders, nothing),
+        Consumer.idempotent(Orders, nothing)
+      ])
       const error = yield* Effect.flip(Layer.build(layer))
       assert.strictEqual(error.reason._tag, "DuplicateHandler")
     }).pipe(Effect.provide(Memory.layer)))
@@ -198,17 +208,24 @@ describe("constructors", () => {
     for (const name of ["", "a b", "x".repeat(1_000)]) {
       const topic = topicNamed(name)
       for (const options of [undefined, {}, wrong]) {
-        Consumer.idempotent(topic, nothing, options)
-        Consumer.idempotentBatch(topic, nothing, options)
-        Consumer.exactlyOnce(topic, nothing, options)
-        Consumer.exactlyOnceBatch(topic, nothing, options)
-        Consumer.broadcast(topic, nothing, options)
-        Consumer.broadcastBatch(topic, nothing, options)
-        Consumer.stream(topic, { name: "" })
+        for (
+          const consumer of [
+            Consumer.idempotent(topic, nothing, options),
+            Consumer.idempotentBatch(topic, nothing, options),
+            Consumer.exactlyOnce(topic, nothing, options),
+            Consumer.exactlyOnceBatch(topic, nothing, options),
+            Consumer.broadcast(topic, nothing, options),
+            Consumer.broadcastBatch(topic, nothing, options)
+          ]
+        ) {
+          assert.strictEqual(consumer.topic, name)
+          assert.isTrue(Effect.isEffect(Consumer.all([consumer])))
+          assert.isTrue(Layer.isLayer(Consumer.layer(name, [consumer])))
+        }
       }
-      Consumer.layer(name, [Consumer.idempotent(topic, nothing)])
-      Consumer.all([])
+      assert.isTrue(Stream.isStream(Consumer.stream(topic, { name: "" })))
     }
+    assert.isTrue(Effect.isEffect(Consumer.all([])))
   })
 
   it("name a consumer after its topic unless it has a name", () => {
@@ -247,7 +264,9 @@ describe("with two arguments", () => {
     Effect.gen(function*() {
       const log: Array<string> = []
       const consumer = Consumer.idempotent(Orders, ({ payload }) =>
-        Effect.sync(() => log.push(`start ${payload.n}`)).pipe(
+        Effect.sync(() =>
+          log.push(`start ${payload.n}`)
+        ).pipe(
           Effect.andThen(Effect.sleep(10)),
           Effect.andThen(Effect.sync(() => log.push(`done ${payload.n}`)))
         ))
@@ -273,8 +292,7 @@ describe("with two arguments", () => {
   it.effect("a broadcast consumer discards what fails for good", () =>
     Effect.gen(function*() {
       const { see, seen } = makeSeeing()
-      const consumer = Consumer.broadcast(Orders, (event) =>
-        event.payload.n === 1 ? Effect.fail("no") : see(event))
+      const consumer = Consumer.broadcast(Orders, (event) => event.payload.n === 1 ? Effect.fail("no") : see(event))
       yield* running(consumer)
       yield* publish(Orders, 1, 2)
       yield* pass("10 minutes")
@@ -288,9 +306,11 @@ describe("a consumer", () => {
   it.effect("is an Effect that consumes in the group that inGroup names, until it is interrupted", () =>
     Effect.gen(function*() {
       const { see, seen } = makeSeeing()
-      const fiber = yield* running(Effect.gen(function*() {
-        return yield* Consumer.idempotent(Orders, see)
-      }).pipe(Consumer.inGroup("audit")))
+      const fiber = yield* running(
+        Effect.gen(function*() {
+          return yield* Consumer.idempotent(Orders, see)
+        }).pipe(Consumer.inGroup("audit"))
+      )
       yield* publish(Orders, 1)
       yield* settle
       assert.deepStrictEqual(seen, [1])
@@ -300,7 +320,9 @@ describe("a consumer", () => {
       yield* publish(Orders, 3)
       yield* pass(1_000)
       assert.deepStrictEqual(seen, [1, 2])
-      const committed = yield* Memory.MemoryBroker.use((broker) => broker.committed("audit", { topic: "orders", partition }))
+      const committed = yield* Memory.MemoryBroker.use((broker) =>
+        broker.committed("audit", { topic: "orders", partition })
+      )
       assert.isAtLeast(Number(committed), 1)
     }).pipe(Effect.provide(Memory.layer)))
 

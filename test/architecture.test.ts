@@ -59,10 +59,12 @@ interface Source {
 
 const src = join(import.meta.dirname, "..", "src")
 
-const statement = /^(?:import|export)\s+(type\s+)?[^"';]*?\bfrom\s+"([^"]+)"|^import\s+"([^"]+)"|\bimport\("([^"]+)"\)/gm
+const statement =
+  /^(?:import|export)\s+(type\s+)?[^"';]*?\bfrom\s+"([^"]+)"|^import\s+"([^"]+)"|\bimport\("([^"]+)"\)/gm
 
 /** Comments show code that imports, too. */
-const withoutComments = (text: string): string => text.replaceAll(/\/\*[\s\S]*?\*\//g, "").replaceAll(/^\s*\/\/.*$/gm, "")
+const withoutComments = (text: string): string =>
+  text.replaceAll(/\/\*[\s\S]*?\*\//g, "").replaceAll(/^\s*\/\/.*$/gm, "")
 
 const importsOf = (file: string, text: string): ReadonlyArray<Import> =>
   Array.from(withoutComments(text).matchAll(statement), (match) => {
@@ -177,11 +179,13 @@ describe("the house", () => {
 
 describe("pure files", () => {
   it("import nothing of Effect that runs, reads a clock, or logs; types are welcome", () => {
-    none(forbidden((source, { specifier, typeOnly }) =>
-      isPure(source) && !typeOnly && /^(@?effect)(\/|$)/.test(specifier) && !plainModules.includes(specifier)
-        ? "it is marked as pure"
-        : undefined
-    ))
+    none(
+      forbidden((source, { specifier, typeOnly }) =>
+        isPure(source) && !typeOnly && /^(@?effect)(\/|$)/.test(specifier) && !plainModules.includes(specifier)
+          ? "it is marked as pure"
+          : undefined
+      )
+    )
   })
 
   it("import only pure files of ours", () => {
@@ -193,8 +197,11 @@ describe("pure files", () => {
   })
 
   it("take time and randomness as arguments", () => {
-    const impure = /\bDate\.now\b|\bnew Date\(\)|\bMath\.random\b|\brandomUUID\b|\bhrtime\b|\bperformance\.now\b|\bsetTimeout\b/
-    none(sources.filter((source) => isPure(source) && impure.test(withoutComments(source.text))).map(({ file }) => file))
+    const impure =
+      /\bDate\.now\b|\bnew Date\(\)|\bMath\.random\b|\brandomUUID\b|\bhrtime\b|\bperformance\.now\b|\bsetTimeout\b/
+    none(
+      sources.filter((source) => isPure(source) && impure.test(withoutComments(source.text))).map(({ file }) => file)
+    )
   })
 })
 
@@ -210,9 +217,11 @@ describe("Layers", () => {
   })
 
   it("are imported by nobody but their own room", () => {
-    none(forbidden((source, { file }) =>
-      file !== undefined && isLayer(file) && !isLayer(source.file) ? "the library knows no Layer" : undefined
-    ))
+    none(
+      forbidden((source, { file }) =>
+        file !== undefined && isLayer(file) && !isLayer(source.file) ? "the library knows no Layer" : undefined
+      )
+    )
   })
 
   it("each name their room", () => {
@@ -225,16 +234,19 @@ describe("Layers", () => {
 
   it("keep their clients to themselves: nothing else imports a broker or database client", () => {
     const client = /^(kafkajs|pg|@effect\/sql-|@platformatic|ioredis|redis|mysql2)/
-    none(forbidden((source, { specifier }) =>
-      client.test(specifier) && !isLayer(source.file) ? "clients stay behind a Layer" : undefined
-    ))
+    none(
+      forbidden((source, { specifier }) =>
+        client.test(specifier) && !isLayer(source.file) ? "clients stay behind a Layer" : undefined
+      )
+    )
   })
 })
 
 describe("files", () => {
   /** Fronts and contracts are half documentation: there only code counts. */
   const length = ({ file, text }: Source): number =>
-    (file.includes("/") ? text.trimEnd() : withoutComments(text).replaceAll(/^\s*\n/gm, "").trimEnd()).split("\n").length
+    (file.includes("/") ? text.trimEnd() : withoutComments(text).replaceAll(/^\s*\n/gm, "").trimEnd()).split("\n")
+      .length
 
   it(`of the core can be read in one sitting: ${maxCoreLines} lines at most`, () => {
     none(

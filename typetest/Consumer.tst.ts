@@ -114,11 +114,11 @@ describe("what a consumer needs", () => {
 
 describe("what a handler gets", () => {
   test("the event with the topic's payload, or a batch of them that is never empty", () => {
-    Consumer.idempotent(Orders, (event) => {
+    void Consumer.idempotent(Orders, (event) => {
       expect(event).type.toBe<Event.Event<Order>>()
       return Effect.void
     })
-    Consumer.exactlyOnceBatch(Orders, (events) => {
+    void Consumer.exactlyOnceBatch(Orders, (events) => {
       expect(events[0]).type.toBe<Event.Event<Order>>()
       expect(events).type.toBe<readonly [Event.Event<Order>, ...Array<Event.Event<Order>>]>()
       return Effect.void
@@ -144,7 +144,7 @@ describe("what a handler gets", () => {
 
 describe("what a failure policy gets", () => {
   test("an inline handler's error type, in predicates beside a spread policy", () => {
-    Consumer.idempotent(Orders, mail, {
+    void Consumer.idempotent(Orders, mail, {
       onFailure: {
         ...FailurePolicy.save(),
         permanent: (error) => {
@@ -153,7 +153,7 @@ describe("what a failure policy gets", () => {
         }
       }
     })
-    Consumer.idempotent(Orders, () => Effect.fail(new MailFailed({ code: 1 })), {
+    void Consumer.idempotent(Orders, () => Effect.fail(new MailFailed({ code: 1 })), {
       onFailure: {
         ...FailurePolicy.block(),
         ignore: (error) => {
@@ -166,20 +166,20 @@ describe("what a failure policy gets", () => {
 
   test("the same in the other modes and in batches", () => {
     const permanent = (error: MailFailed) => error.code === 550
-    Consumer.exactlyOnce(Orders, mail, {
+    void Consumer.exactlyOnce(Orders, mail, {
       onFailure: { ...FailurePolicy.save(), permanent: (error) => permanent(error) }
     })
-    Consumer.exactlyOnceBatch(Orders, (events) => mail(events[0]), {
+    void Consumer.exactlyOnceBatch(Orders, (events) => mail(events[0]), {
       onFailure: { ...FailurePolicy.save(), permanent: (error) => permanent(error) }
     })
-    Consumer.broadcast(Orders, mail, {
+    void Consumer.broadcast(Orders, mail, {
       onFailure: { ...FailurePolicy.discard(), permanent: (error) => permanent(error) }
     })
   })
 
   test("a union of errors, so that each can be told apart", () => {
     class Other extends Data.TaggedError("Other")<{}> {}
-    Consumer.idempotent(Orders, (event) => Effect.andThen(mail(event), Effect.fail(new Other())), {
+    void Consumer.idempotent(Orders, (event) => Effect.andThen(mail(event), Effect.fail(new Other())), {
       onFailure: {
         ...FailurePolicy.save(),
         permanent: (error) => {

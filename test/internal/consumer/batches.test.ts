@@ -2,9 +2,9 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
+import * as TestClock from "effect/testing/TestClock"
 import * as fc from "fast-check"
 import * as FailurePolicy from "../../../src/FailurePolicy.ts"
-import * as TestClock from "effect/testing/TestClock"
 import * as Feed from "../../support/scriptedFeed.ts"
 
 const { batches, engine, makeGate, pass, record, records, retries, saving, settle } = Feed

@@ -233,7 +233,10 @@ const run = Effect.fnUntraced(function*({ fates, permits, steps }: Plan) {
         // Workers that hold a slot keep it while they find work.
         limit = Math.max(step.permits, limit)
         yield* slots.resize(step.permits)
-        for (let i = 0; i < 100 && running > 0; i++) yield* pass(500)
+        for (let i = 0; i < 100; i++) {
+          if (running === 0) break
+          yield* pass(500)
+        }
         limit = step.permits
         break
     }

@@ -1,6 +1,7 @@
 /** Exactly once: the handler's writes, its events and the mark that it is done commit together. */
 import { assert } from "@effect/vitest"
 import * as Effect from "effect/Effect"
+import * as Fiber from "effect/Fiber"
 import { Broker } from "../../../src/Broker.ts"
 import * as Consumer from "../../../src/Consumer.ts"
 import * as FailurePolicy from "../../../src/FailurePolicy.ts"
@@ -9,6 +10,7 @@ import * as Publisher from "../../../src/Publisher.ts"
 import { cases, type It } from "../features.ts"
 import {
   alphabetical,
+  ascending,
   blocking,
   type Call,
   callOf,
@@ -185,6 +187,46 @@ export const exactlyOnce = (it: It<Services>, features: FrontFeatures): void => 
         assert.isTrue(again.all.every((call) => call.n === markNumber - 1))
         assert.strictEqual(seen.all.filter((n) => n >= 0).length, 200)
         assert.deepStrictEqual(alphabetical(yield* pageOf(page)), alphabetical(upTo(200).map(String)))
+      })
+  )
+
+  check(
+    "members that come, go and die uncommitted while events flow: each event is applied exactly once, in key order",
+    () =>
+      Effect.gen(function*() {
+        const topic = yield* freshTopic(6)
+        const [group, page] = [yield* freshGroup, yield* freshPage]
+        const marks = makeLog<Call>()
+        const ledger = yield* Ledger
+        const seen = makeLog<number>()
+        const consumers = [
+          writing(topic, page, marks),
+          Consumer.idempotent(topic, (event) => seen.add(event.payload.n), { name: "witness", onFailure: blocking })
+        ]
+        const staying = yield* member(group, consumers)
+        const publishing = yield* Effect.forkScoped(
+          Effect.forEach(upTo(30), (round) => publishAll(topic, items(20, 24, round * 20)), { discard: true })
+        )
+        for (const [round, change] of [withoutCommits, undefined, withoutCommits].entries()) {
+          const passing = yield* member(group, consumers, change === undefined ? {} : { change })
+          const before = seen.all.length
+          yield* publishAll(topic, items(60, 24, 600 + 60 * round))
+          yield* seen.untilCount(before + 50)
+          yield* passing.stop
+        }
+        yield* Fiber.join(publishing)
+        yield* publishMarks(topic)
+        yield* marks.until(
+          "a mark from each partition",
+          (all) => new Set(all.map(({ partition }) => partition)).size === 6
+        )
+        yield* staying.stop
+        const lines = (yield* ledger.read(page)).map(Number)
+        assert.deepStrictEqual(ascending(lines), upTo(780))
+        for (const key of upTo(24)) {
+          const own = lines.filter((n) => n < 600 && n % 24 === key)
+          assert.deepStrictEqual(own, ascending(own))
+        }
       })
   )
 

@@ -3,6 +3,7 @@ import { assert } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import * as Latch from "effect/Latch"
 import * as Consumer from "../../../src/Consumer.ts"
+import { partitionOf } from "../../../src/internal/wire/partitioner.ts"
 import * as Publisher from "../../../src/Publisher.ts"
 import { cases, type It } from "../features.ts"
 import {
@@ -13,7 +14,9 @@ import {
   freshGroup,
   freshTopic,
   type FrontFeatures,
+  Item,
   items,
+  keyFor,
   makeLog,
   member,
   numbers,
@@ -134,4 +137,38 @@ export const progress = (it: It<Services>, features: FrontFeatures): void => {
       yield* log.untilCount(count + 1)
       assert.deepStrictEqual(ascending(numbers(log.all)), upTo(count + 1))
     }))
+
+  check(
+    "an event that hangs bounds what is delivered behind it, its other partitions go on, and all arrive in the end",
+    () =>
+      Effect.gen(function*() {
+        const topic = yield* freshTopic(2)
+        const group = yield* freshGroup
+        const log = makeLog<Call>()
+        const release = Latch.makeUnsafe(false)
+        const [hung, other] = [keyFor(0, 2), keyFor(1, 2)]
+        const count = 16_000
+        // Many keys of the same partition, so that its events run side by side.
+        const keys = upTo(2_000).map((n) => `key-${n}`).filter((key) => partitionOf(key, 2) === 0).slice(0, 500)
+        yield* publishAll(topic, [new Item({ key: hung, n: 0 })])
+        yield* publishAll(topic, upTo(count).map((n) => new Item({ key: keys[n % keys.length]!, n: n + 1 })))
+        yield* member(group, [
+          Consumer.idempotent(
+            topic,
+            (event) => Effect.andThen(event.payload.n === 0 ? release.await : Effect.void, log.add(callOf(event))),
+            {
+              onFailure: blocking
+            }
+          )
+        ])
+        yield* log.untilCount(9_900)
+        yield* publishAll(topic, [new Item({ key: other, n: count + 1 })])
+        yield* log.until("the other partition's event", (calls) => calls.some((call) => call.partition === 1))
+        // 10,000 offsets, or as much more as one chunk holds.
+        assert.isBelow(log.all.length, 13_000)
+        yield* release.open
+        yield* log.untilCount(count + 2)
+        assert.deepStrictEqual(ascending(numbers(log.all)), upTo(count + 2))
+      })
+  )
 }
