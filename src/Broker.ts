@@ -119,9 +119,13 @@ export interface Position extends Assignment {
  *   chunk, past control records and compacted gaps; `records` may be empty
  *   when only such offsets were passed.
  * - `Revoked`: the partitions go to somebody else as soon as `onSignal`
- *   returns. Until `within` has passed a commit still counts.
+ *   returns. Until `within` has passed a commit still counts; a call that
+ *   takes much longer is interrupted, and `Lost` follows.
  * - `Lost`: the partitions may already belong to somebody else. Nothing may be
- *   committed, and running work should end.
+ *   committed, and running work should end. A call of `onSignal` that still
+ *   runs for one of them is interrupted first.
+ *
+ * `Revoked` and `Lost` are not sent for empty lists.
  *
  * @category models
  * @since 0.1.0
@@ -205,7 +209,8 @@ export interface Producer {
   /** Number of partitions of a topic. Fails with `UnknownTopic` if it does not exist. */
   readonly partitions: (topic: string) => Effect.Effect<number, BrokerError>
   /**
-   * Sends records to one partition and returns the offset of the first.
+   * Sends records to one partition and returns the offset of the first; `-1n`
+   * if a retry was only told that the broker has them already.
    *
    * **Details**
    *
@@ -213,7 +218,8 @@ export interface Producer {
    * different partitions may overlap. Transient failures are retried inside,
    * without reordering or doubling, until `timeout`; then the send fails with
    * reason `ResultUnknown`, and the Layer makes sure that no request of it
-   * leaves any more. After any failure the Layer uses a fresh connection.
+   * leaves any more. After any failure the Layer begins a new idempotent
+   * sequence, so that no batch is taken for the one that failed.
    */
   readonly send: (batch: {
     readonly topic: string
@@ -246,8 +252,9 @@ export class Broker extends Context.Service<Broker, {
   /** A producer of its own, closed with the scope. */
   readonly producer: Effect.Effect<Producer, BrokerError, Scope.Scope>
   /**
-   * Joins a group, and returns once the group is joined. Closing the scope
-   * leaves it. The Layer reconnects and rejoins by itself afterwards.
+   * Joins a group, and returns once the group is joined; signals may come
+   * before that. Closing the scope leaves the group, without further signals.
+   * The Layer reconnects and rejoins by itself afterwards.
    */
   readonly subscribe: (options: {
     readonly group: string

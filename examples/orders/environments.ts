@@ -23,7 +23,7 @@ const postgres = (url: Redacted.Redacted, schema: string) =>
   PgClient.layer({ url, startupParameters: { search_path: schema } })
 
 /**
- * Kafka and Postgres, in a schema and under a topic prefix named `run`. Short
+ * Kafka and Postgres, in a schema and under prefixes named `run`. Short
  * sessions, so that the partitions of a killed consumer move on soon.
  */
 export const kafka = (run: string) =>
@@ -32,7 +32,7 @@ export const kafka = (run: string) =>
     const url = yield* postgresUrl
     return Layer.mergeAll(
       SqlStore.layer.pipe(Layer.provideMerge(postgres(url, run))),
-      KafkaJs.layer({ brokers, topicPrefix: `${run}.`, sessionTimeout: "6 seconds" })
+      KafkaJs.layer({ brokers, topicPrefix: `${run}.`, groupPrefix: `${run}.`, sessionTimeout: "6 seconds" })
     )
   }))
 

@@ -15,4 +15,7 @@ const Main = Consumer.layer("billing", [IssueInvoice]).pipe(
   Layer.provide(logging)
 )
 
+// If whoever started this process dies, its end of the pipe closes: stop as on SIGTERM.
+process.stdin.on("end", () => process.kill(process.pid, "SIGTERM")).resume()
+
 runMain(Layer.launch(Main))

@@ -79,6 +79,8 @@ export interface Options {
   readonly sasl?: Sasl | undefined
   /** Put before the name of every topic in Kafka; programs see names without it. Default: none. */
   readonly topicPrefix?: string | undefined
+  /** Put before the name of every group in Kafka, so that several environments can share a cluster. Default: none. */
+  readonly groupPrefix?: string | undefined
   /** Limit of the first connect, which the Layer waits for. Default: 10 s. */
   readonly connectTimeout?: Duration.Input | undefined
   /** After this time without an answer a connection is replaced. Default: 10 s. */
@@ -120,6 +122,7 @@ const toSettings = (options: Options): Settings => {
     ssl: options.ssl ?? false,
     sasl: options.sasl,
     topicPrefix: options.topicPrefix ?? "",
+    groupPrefix: options.groupPrefix ?? "",
     connectTimeout: millis(options.connectTimeout, 10_000),
     requestTimeout: millis(options.requestTimeout, 10_000),
     metadataMaxAge: millis(options.metadataMaxAge, 5_000),
@@ -177,6 +180,7 @@ const setting = <A>(config: Config.Config<A>): Config.Config<A | undefined> => C
 /**
  * The options as environment variables: `KAFKA_BROKERS` (comma-separated),
  * `KAFKA_CLIENT_ID`, `KAFKA_SOURCE`, `KAFKA_SSL`, `KAFKA_TOPIC_PREFIX`,
+ * `KAFKA_GROUP_PREFIX`,
  * `KAFKA_SASL_MECHANISM`, `KAFKA_SASL_USERNAME`, `KAFKA_SASL_PASSWORD`,
  * `KAFKA_CONNECT_TIMEOUT`, `KAFKA_REQUEST_TIMEOUT`, `KAFKA_SESSION_TIMEOUT`
  * and `KAFKA_REBALANCE_TIMEOUT`.
@@ -195,6 +199,7 @@ export const config: Config.Config<Options> = Config.all({
   source: setting(Config.NonEmptyString("KAFKA_SOURCE")),
   ssl: setting(Config.Boolean("KAFKA_SSL")),
   topicPrefix: setting(Config.String("KAFKA_TOPIC_PREFIX")),
+  groupPrefix: setting(Config.String("KAFKA_GROUP_PREFIX")),
   username: setting(Config.NonEmptyString("KAFKA_SASL_USERNAME")),
   mechanism: Config.withDefault(
     Config.Literals(["plain", "scram-sha-256", "scram-sha-512"], "KAFKA_SASL_MECHANISM"),

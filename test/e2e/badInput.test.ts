@@ -10,7 +10,6 @@ import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
 import * as Layer from "effect/Layer"
 import * as Redacted from "effect/Redacted"
-import type * as Scope from "effect/Scope"
 import { startKafka } from "../../scripts/services/kafka/cluster.ts"
 import { freePort } from "../../scripts/services/ports.ts"
 import { Unavailable } from "../../scripts/services/unavailable.ts"
@@ -45,8 +44,7 @@ const failure = Effect.fnUntraced(function*<A, E, R>(effect: Effect.Effect<A, E,
   return error
 })
 
-const build = <A, E, R>(layer: Layer.Layer<A, E, R>): Effect.Effect<void, E, Exclude<R, Scope.Scope>> =>
-  Effect.scoped(Effect.asVoid(Layer.build(Layer.fresh(layer)))) as Effect.Effect<void, E, Exclude<R, Scope.Scope>>
+const build = <A, E, R>(layer: Layer.Layer<A, E, R>) => Effect.scoped(Layer.build(Layer.fresh(layer)))
 
 const unusedPort = Effect.promise(freePort)
 

@@ -49,6 +49,7 @@ export class Task implements LaneTask<Task> {
 export interface Failures {
   readonly attempts: number
   readonly firstMillis: number
+  readonly lastMillis: number
   readonly lastDelay: number
   /** Steps the retry schedule; kept, so that its state goes on. `undefined` if the schedule could not start. */
   readonly step: RetryStep | undefined

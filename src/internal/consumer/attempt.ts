@@ -89,6 +89,7 @@ export const judge = Effect.fnUntraced(function*(
   const failures: Failures = {
     attempts: (before?.attempts ?? 0) + 1,
     firstMillis: before?.firstMillis ?? now,
+    lastMillis: now,
     lastDelay: nextDelay ?? lastDelay,
     step,
     givenUp: decision._tag === "GiveUp" ? cause : undefined

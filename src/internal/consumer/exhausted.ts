@@ -63,7 +63,7 @@ export const giveUp = Effect.fnUntraced(function*<E>(options: {
       errorMessage: message,
       attempts: attempt,
       firstFailure: iso(task.failures?.firstMillis ?? now),
-      lastFailure: iso(now)
+      lastFailure: iso(task.failures?.lastMillis ?? now)
     })
   )
   yield* EngineEvent.log({ _tag: "DeadLetter", ...at, attempt, deadLetterTopic, cause })

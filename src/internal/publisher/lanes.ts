@@ -29,7 +29,7 @@ export interface Message extends ProducerRecord {
   readonly bytes: number
 }
 
-/** Where a message lies in the log. */
+/** Where a message lies in the log. `offset` is `-1n` if a retry was only told that the broker has it already. */
 export interface Position {
   readonly partition: number
   readonly offset: bigint

@@ -10,7 +10,7 @@ import * as fc from "fast-check"
 import type { ConsumerRecord } from "../../../src/Broker.ts"
 import * as Feed from "../../support/scriptedFeed.ts"
 
-const { each, engine, makeGate, pass, record, records, retries, saving, settle } = Feed
+const { batches, each, engine, makeGate, pass, record, records, retries, saving, settle } = Feed
 
 // --- the property ---
 
@@ -95,7 +95,7 @@ const logOf = (partition: number, fates: ReadonlyArray<Fate>): Log => {
   }
 }
 
-const run = Effect.fnUntraced(function*({ fates, permits, steps }: Plan) {
+const run = Effect.fnUntraced(function*({ fates, permits, steps }: Plan, batched: boolean) {
   const logs = partitions.map((partition) => logOf(partition, fates))
   const slots = Semaphore.makeUnsafe(permits)
   let limit = permits
@@ -110,43 +110,69 @@ const run = Effect.fnUntraced(function*({ fates, permits, steps }: Plan) {
     if (!ok) wrong.push(what)
   }
 
-  const handle = (event: Feed.Item) =>
+  const idOf = ({ offset, partition }: Feed.Item) => `${partition}/${offset}`
+  const fateOf = ({ offset, partition }: Feed.Item) => logs[partition]!.fates.get(offset)!
+
+  /** Whether an event of a batch may run now: its key is free, and what was before it is finished, or in front of it. */
+  const checkTurn = (event: Feed.Item, batch: ReadonlyArray<Feed.Item>) => {
+    const { key, offset, partition } = event
+    const log = logs[partition]!
+    const id = idOf(event)
+    check(!log.finished.has(offset), `${id}: runs after it was finished`)
+    if (key === null) return
+    check(!busy.has(key), `${id}: ${key} runs already`)
+    const inFront = batch.slice(0, batch.indexOf(event))
+    for (const { key: other, offset: before } of log.records) {
+      if (before >= offset || other === null || Buffer.from(other).toString() !== key) continue
+      check(
+        !log.delivered.has(before) || log.finished.has(before) ||
+          inFront.some((event) => event.partition === partition && event.offset === before),
+        `${id}: runs before ${before} of its key`
+      )
+    }
+  }
+
+  /** Whether an attempt fails. In a batch nobody is to blame; alone it is an attempt of that record. */
+  const fails = (events: ReadonlyArray<Feed.Item>): boolean => {
+    if (events.length > 1) return events.some((event) => (attempts.get(idOf(event)) ?? 0) < fateOf(event).failures)
+    const id = idOf(events[0]!)
+    attempts.set(id, (attempts.get(id) ?? 0) + 1)
+    return attempts.get(id)! <= fateOf(events[0]!).failures
+  }
+
+  const handle = (events: ReadonlyArray<Feed.Item>) =>
     Effect.suspend(() => {
-      const { key, offset, partition } = event
-      const log = logs[partition]!
-      const { failures, millis } = log.fates.get(offset)!
-      const id = `${partition}/${offset}`
-      const epoch = log.epoch
-      check(running < limit, `${id}: more than ${limit} run`)
-      check(key === null || !busy.has(key), `${id}: ${key} runs already`)
-      check(!log.finished.has(offset), `${id}: runs after it was finished`)
-      for (const { key: other, offset: before } of log.records) {
-        if (before >= offset || key === null || other === null || Buffer.from(other).toString() !== key) continue
-        check(!log.delivered.has(before) || log.finished.has(before), `${id}: runs before ${before} of its key`)
-      }
+      check(running < limit, `${events.map(idOf).join()}: more than ${limit} run`)
+      for (const event of events) checkTurn(event, events)
+      const epochs = events.map(({ partition }) => logs[partition]!.epoch)
+      const keys = new Set(events.flatMap(({ key }) => key === null ? [] : [key]))
       running++
-      runningIn[partition]!++
-      if (key !== null) busy.add(key)
-      const attempt = (attempts.get(id) ?? 0) + 1
-      attempts.set(id, attempt)
-      return Effect.sleep(millis).pipe(
+      for (const { partition } of events) runningIn[partition]!++
+      for (const key of keys) busy.add(key)
+      const failing = fails(events)
+      return Effect.sleep(Math.max(...events.map((event) => fateOf(event).millis))).pipe(
         Effect.andThen(Effect.suspend(() => {
-          if (attempt <= failures) return Effect.fail("failed")
-          check(log.epoch === epoch, `${id}: succeeds after its assignment has ended`)
-          applied.set(id, (applied.get(id) ?? 0) + 1)
-          log.finished.add(offset)
+          if (failing) return Effect.fail("failed")
+          events.forEach((event, i) => {
+            const id = idOf(event)
+            const log = logs[event.partition]!
+            check(log.epoch === epochs[i], `${id}: succeeds after its assignment has ended`)
+            applied.set(id, (applied.get(id) ?? 0) + 1)
+            log.finished.add(event.offset)
+          })
           return Effect.void
         })),
         Effect.ensuring(Effect.sync(() => {
           running--
-          runningIn[partition]!--
-          if (key !== null) busy.delete(key)
+          for (const { partition } of events) runningIn[partition]!--
+          for (const key of keys) busy.delete(key)
         }))
       )
     })
 
+  const options = { concurrency: slots, policy: { ...saving, retry: retries(maxAttempts - 1, "50 millis") } }
   const { feed, letters, stop } = yield* engine(
-    [each(handle, { concurrency: slots, policy: { ...saving, retry: retries(maxAttempts - 1, "50 millis") } })],
+    [batched ? batches(handle, { ...options, maxSize: 8 }) : each((event) => handle([event]), options)],
     {
       writeDeadLetter: ({ record }) =>
         Effect.sync(() => {
@@ -192,13 +218,15 @@ const run = Effect.fnUntraced(function*({ fates, permits, steps }: Plan) {
       return chunk.length === 0 ? Effect.void : feed.deliver(partition, chunk)
     })
 
-  const ended = (partition: number) =>
-    Effect.suspend(() => {
-      const log = logs[partition]!
-      check(runningIn[partition] === 0, `${partition}: a handler outlived its assignment`)
-      log.epoch++
-      return assign(partition)
-    })
+  /** Takes a partition away. As soon as the signal has returned somebody else may have it. */
+  const end = (partition: number, signal: Effect.Effect<void>) =>
+    Effect.andThen(
+      signal,
+      Effect.sync(() => {
+        check(runningIn[partition] === 0, `${partition}: a handler outlived its assignment`)
+        logs[partition]!.epoch++
+      })
+    )
 
   /** Waits for a signal that needs time to pass. */
   const timed = Effect.fnUntraced(function*(signal: Effect.Effect<void>, millis: number) {
@@ -219,14 +247,14 @@ const run = Effect.fnUntraced(function*({ fates, permits, steps }: Plan) {
         yield* pass(step.millis)
         break
       case "Revoke":
-        yield* timed(feed.revoke([step.partition], Duration.millis(step.within)), step.within)
-        yield* ended(step.partition)
+        yield* timed(end(step.partition, feed.revoke([step.partition], Duration.millis(step.within))), step.within)
+        yield* assign(step.partition)
         break
       case "Lose": {
         const before = feed.commits.length
-        yield* feed.lose(step.partition)
+        yield* end(step.partition, feed.lose(step.partition))
         check(feed.commits.length === before, "a loss committed something")
-        yield* ended(step.partition)
+        yield* assign(step.partition)
         break
       }
       case "Resize":
@@ -244,7 +272,7 @@ const run = Effect.fnUntraced(function*({ fates, permits, steps }: Plan) {
   }
 
   for (const partition of partitions) yield* deliver(partition, 1_000)
-  for (let i = 0; i < 40; i++) yield* pass(1_000)
+  for (let i = 0; i < 100; i++) yield* pass(1_000)
   for (const partition of partitions) {
     const log = logs[partition]!
     for (const { offset } of log.records) {
@@ -270,12 +298,16 @@ const run = Effect.fnUntraced(function*({ fates, permits, steps }: Plan) {
 })
 
 describe("the engine", () => {
-  it("keeps order, exclusion, limits and watermark, and loses nothing, whatever happens", () =>
+  const holds = (batched: boolean) =>
     fc.assert(
       fc.asyncProperty(plan, (plan) =>
-        Effect.runPromise(run(plan).pipe(Effect.scoped, Effect.provide(TestClock.layer())))),
-      { numRuns: 120, interruptAfterTimeLimit: 15_000 }
-    ), 60_000)
+        Effect.runPromise(run(plan, batched).pipe(Effect.scoped, Effect.provide(TestClock.layer())))),
+      { numRuns: 80, interruptAfterTimeLimit: 8_000 }
+    )
+
+  it("keeps order, exclusion, limits and watermark, and loses nothing, whatever happens", () => holds(false), 30_000)
+
+  it("keeps them with batches, too", () => holds(true), 30_000)
 })
 
 // --- lanes and slots ---

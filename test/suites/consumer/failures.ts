@@ -184,6 +184,30 @@ export const failures = (it: It<Services>, features: FrontFeatures): void => {
     }))
 
   check(
+    "a handler that interrupts itself fails its event only, and the consumer goes on",
+    () =>
+      Effect.gen(function*() {
+        const topic = yield* freshTopic(1)
+        const group = yield* freshGroup
+        const log = makeLog<Call>()
+        yield* publishAll(topic, items(3, 3))
+        const running = yield* member(group, [
+          Consumer.idempotent(topic, (event) => event.payload.n === 1 ? Effect.interrupt : log.add(callOf(event)), {
+            concurrency: 1,
+            onFailure: savingAtOnce
+          })
+        ])
+        yield* log.untilCount(2)
+        yield* publishAll(topic, items(4, 4, 3))
+        yield* log.untilCount(6)
+        yield* running.stop
+        assert.sameMembers(Array.from(numbers(log.all)), [0, 2, 3, 4, 5, 6])
+        const letters = yield* deadLetters(topic, group)
+        assert.deepStrictEqual(letters.map((letter) => JSON.parse(text(letter.value)!).n), [1])
+      })
+  )
+
+  check(
     "of two handlers of one topic the one that fails gets a dead letter of its own, the other none",
     () =>
       Effect.gen(function*() {

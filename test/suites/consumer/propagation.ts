@@ -81,7 +81,11 @@ export const propagation = (it: It<Services>, features: FrontFeatures): void => 
         const forward = (from: ItemTopic, to: ItemTopic, hop: string) =>
           Consumer.idempotent(
             from,
-            (event) => Effect.andThen(log.add(seenOf(hop, event)), Publisher.publish(to, event.payload)),
+            (event) =>
+              Effect.andThen(
+                log.add(seenOf(hop, event)),
+                Effect.withSpan(Publisher.publish(to, event.payload), "forward")
+              ),
             { onFailure: blocking }
           )
         yield* member(group, [forward(one, two, "first"), forward(two, three, "second"), atEnd(three, log)])
@@ -102,7 +106,11 @@ export const propagation = (it: It<Services>, features: FrontFeatures): void => 
         const forward = (from: ItemTopic, to: ItemTopic, hop: string) =>
           Consumer.exactlyOnce(
             from,
-            (event) => Effect.andThen(log.add(seenOf(hop, event)), Outbox.publish(to, event.payload)),
+            (event) =>
+              Effect.andThen(
+                log.add(seenOf(hop, event)),
+                Effect.withSpan(Outbox.publish(to, event.payload), "forward")
+              ),
             { onFailure: blocking }
           )
         yield* member(group, [forward(one, two, "first"), forward(two, three, "second"), atEnd(three, log)])

@@ -113,7 +113,7 @@ export interface Log<A> {
 }
 
 /** Bound of one wait. */
-const patience = 25_000
+const patience = 40_000
 
 export const makeLog = <A>(): Log<A> => {
   const all: Array<A> = []
@@ -205,7 +205,8 @@ export const member = Effect.fnUntraced(function*<const C extends ReadonlyArray<
   yield* Layer.buildWithScope(Layer.fresh(Consumer.layer(group, consumers, options)), scope).pipe(
     Effect.provideService(Broker, options?.change?.(process) ?? process)
   )
-  return { stop: Scope.close(scope, Exit.void) } satisfies Member as Member
+  const running: Member = { stop: Scope.close(scope, Exit.void) }
+  return running
 })
 
 /** A broker to which no commit gets through, as in a process that is killed before it commits. */
@@ -268,7 +269,8 @@ export const relay = Effect.fnUntraced(function*(
     Effect.provideService(Broker, options?.changeBroker?.(process) ?? process),
     Effect.provideService(MessageStore, options?.changeStore?.(store) ?? store)
   )
-  return { stop: Scope.close(scope, Exit.void) } satisfies Member as Member
+  const running: Member = { stop: Scope.close(scope, Exit.void) }
+  return running
 })
 
 // --- looking into a topic ---

@@ -117,7 +117,7 @@ export const relaying = (it: It<Services>, features: FrontFeatures): void => {
   )
 
   check(
-    "a relay that is stopped in the middle of a send finishes that batch: it is sent once",
+    "a relay that is stopped while it waits for an acknowledgement finishes that batch: it is sent once",
     () =>
       Effect.gen(function*() {
         const topic = yield* freshTopic(2)
@@ -130,9 +130,9 @@ export const relaying = (it: It<Services>, features: FrontFeatures): void => {
               producer: Effect.map(broker.producer, (producer) => ({
                 ...producer,
                 send: (batch) =>
-                  Deferred.succeed(sending, undefined).pipe(
-                    Effect.andThen(release.await),
-                    Effect.andThen(producer.send(batch))
+                  Effect.tap(
+                    producer.send(batch),
+                    () => Effect.andThen(Deferred.succeed(sending, undefined), release.await)
                   )
               }))
             })

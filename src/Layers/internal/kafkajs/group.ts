@@ -264,7 +264,7 @@ export const subscribe = (settings: Settings, cluster: Cluster): Broker.Broker["
       settings,
       cluster,
       clock: yield* Clock.Clock,
-      group: options.group,
+      group: settings.groupPrefix + options.group,
       topics: [...new Set(options.topics)].map((topic) => physical(settings, topic)),
       nextEpoch: () => ++epochs,
       onSignal: options.onSignal,

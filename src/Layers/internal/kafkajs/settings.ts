@@ -25,6 +25,7 @@ export interface Settings {
   readonly ssl: boolean | tls.ConnectionOptions
   readonly sasl: Sasl | undefined
   readonly topicPrefix: string
+  readonly groupPrefix: string
   readonly connectTimeout: number
   readonly requestTimeout: number
   readonly metadataMaxAge: number

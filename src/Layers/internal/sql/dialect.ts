@@ -59,6 +59,13 @@ export interface Dialect {
    */
   readonly begin: string
 
+  /**
+   * Whether the driver runs its statements on the event loop's own thread. Then
+   * a fiber never waits for the database, and a busy loop of transactions would
+   * let no timer and no signal through: each transaction yields before it begins.
+   */
+  readonly synchronous: boolean
+
   /** Runs before the migrations, where their own table needs a place that may not exist. */
   readonly prepare: ReadonlyArray<string>
 

@@ -89,6 +89,8 @@ select count(*)::int as count from gone`
 
     begin: "BEGIN ISOLATION LEVEL READ COMMITTED",
 
+    synchronous: false,
+
     // "create schema if not exists" asks for rights on the database even where the schema exists
     prepare: schema === undefined ? [] : [
       `do $$ begin

@@ -80,6 +80,8 @@ on conflict do nothing returning hex(message_key) as message_key`
 
     begin: "BEGIN IMMEDIATE",
 
+    synchronous: true,
+
     prepare: [],
 
     migrations: [{

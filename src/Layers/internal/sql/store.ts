@@ -145,7 +145,7 @@ export const make = (
   const runners = makeRunners(sql)
   return {
     dialect: dialect.name,
-    transaction: Transaction.make(sql, dialect.begin),
+    transaction: Transaction.make(sql, dialect),
     level: Effect.withFiber((fiber) => Effect.succeed(Context.getOrUndefined(fiber.context, sql.transactionService))),
     isConflict: Errors.isConflict,
     outbox: makeOutbox(sql, dialect, runners, wakeups),

@@ -5,9 +5,10 @@
  * Owns: how a transaction begins, and the translation of failed BEGIN, COMMIT
  * and ROLLBACK into `MessageStoreError`. Invariant: an error or defect of the
  * body leaves untouched, its own SqlErrors too, so that callers can match on
- * them; when ROLLBACK fails as well, that comes second. Insight: the driver reports both through the same channels (and a
- * failed ROLLBACK as a defect), so the body's exit is remembered and whatever
- * SqlError was not in it came from the transaction itself.
+ * them; when ROLLBACK fails as well, that comes second. Insight: the driver
+ * reports both through the same channels (and a failed ROLLBACK as a defect), so
+ * the body's exit is remembered and whatever SqlError was not in it came from
+ * the transaction itself.
  *
  * @internal
  */
@@ -18,6 +19,7 @@ import * as Exit from "effect/Exit"
 import * as SqlClient from "effect/sql/SqlClient"
 import * as SqlError from "effect/sql/SqlError"
 import type { MessageStoreError } from "../../../MessageStore.ts"
+import type { Dialect } from "./dialect.ts"
 import * as Errors from "./errors.ts"
 
 const operationOf = (body: Exit.Exit<unknown, unknown> | undefined): string =>
@@ -57,7 +59,7 @@ const judge = <A, E>(
  * @internal
  */
 export const make =
-  (sql: SqlClient.SqlClient, begin: string) =>
+  (sql: SqlClient.SqlClient, { begin, synchronous }: Pick<Dialect, "begin" | "synchronous">) =>
   <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E | MessageStoreError, R> =>
     Effect.withFiber<A, E | MessageStoreError, R>((fiber) => {
       let body: Exit.Exit<A, E> | undefined
@@ -65,13 +67,15 @@ export const make =
         body = exit
         return Effect.void
       })
+      const nested = Context.getOrUndefined(fiber.context, sql.transactionService) !== undefined
       const chosen = fiber.getRef(SqlClient.BeginTransaction)
-      const run = chosen !== undefined || Context.getOrUndefined(fiber.context, sql.transactionService) !== undefined
+      const transaction = chosen !== undefined || nested
         ? sql.withTransaction(observed)
         : observed.pipe(
           Effect.provideService(SqlClient.BeginTransaction, undefined),
           sql.withTransaction,
           Effect.provideService(SqlClient.BeginTransaction, begin)
         )
+      const run = synchronous && !nested ? Effect.andThen(Effect.yieldNow, transaction) : transaction
       return Effect.catchCause(run, (cause) => Effect.failCause(judge(cause, body)))
     })
