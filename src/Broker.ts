@@ -70,8 +70,8 @@ export interface ConsumerRecord {
  * @since 0.1.0
  */
 export interface ProducerRecord {
-  /** UTF-8 on the wire. `null` means without a key; `""` is a key. */
-  readonly key: string | null
+  /** Text is UTF-8 on the wire. `null` means without a key; `""` is a key. */
+  readonly key: string | Uint8Array | null
   /** `null` is a tombstone. */
   readonly value: Uint8Array | null
   readonly headers: Headers

@@ -11,21 +11,25 @@ import { MessageStore } from "../../src/MessageStore.ts"
 import * as Outbox from "../../src/Outbox.ts"
 import * as Publisher from "../../src/Publisher.ts"
 import { freshSchema } from "../layers/sql/databases.ts"
-import { headerText, keyFor, recordsOf, upTo } from "../suites/consumer/support.ts"
+import { freshPrefix } from "../suites/consumer/kafka.ts"
+import { freshGroup, headerText, keyFor, recordsOf, upTo } from "../suites/consumer/support.ts"
 import { askUntil } from "../suites/features.ts"
 import { kafkaBrokers, postgresUrl, requireOrSkip } from "../support/services.ts"
 import { start } from "./processes.ts"
 import { Items, kafka, type Settings, silent, store } from "./programs/services.ts"
 
 /** A schema, a topic prefix and a group of its own, with the table that the programs write to. */
-const freshSettings = Effect.map(freshSchema, (schema): Settings => ({
-  brokers: kafkaBrokers!,
-  topicPrefix: `t-${crypto.randomUUID()}.`,
-  postgresUrl: postgresUrl!,
-  schema,
-  group: `group-${crypto.randomUUID()}`,
-  hold: true
-}))
+const freshSettings = Effect.gen(function*() {
+  const settings: Settings = {
+    brokers: kafkaBrokers!,
+    topicPrefix: yield* freshPrefix,
+    postgresUrl: postgresUrl!,
+    schema: yield* freshSchema,
+    group: yield* freshGroup,
+    hold: true
+  }
+  return settings
+})
 
 const services = (settings: Settings) =>
   Layer.effectDiscard(

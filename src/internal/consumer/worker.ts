@@ -31,8 +31,9 @@ interface Decoded {
   readonly event: Event.Event<unknown>
 }
 
-/** What a worker takes before it offers its slot to whoever else waits for the semaphore. */
-const quantum = 256
+/** Events, or batches, that a worker runs before it offers its slot to whoever else waits for the semaphore. */
+const eventsPerTurn = 64
+const batchesPerTurn = 1
 
 export const make = Effect.fnUntraced(function*(options: Outcome.Options) {
   const { handler } = options
@@ -44,7 +45,11 @@ export const make = Effect.fnUntraced(function*(options: Outcome.Options) {
   const ready = new Ready<Task>()
 
   const work = Effect.fnUntraced(function*(slot: Slot) {
-    for (let left = quantum; left > 0 && slot.interrupted === undefined; left--) {
+    for (
+      let left = handler.batch === undefined ? eventsPerTurn : batchesPerTurn;
+      left > 0 && slot.interrupted === undefined;
+      left--
+    ) {
       if (handler.batch !== undefined) {
         const tasks = ready.take(handler.batch)
         if (tasks.length === 0) return

@@ -4,12 +4,12 @@
  *
  * Never several partitions in one request: with KafkaJS and Platformatic such
  * a request resolves as sent although a partition whose leader moved was left
- * out (17 of 21 runs lost messages, `kafkajs.md` §13). Requests of different
- * partitions go side by side.
+ * out (17 of 21 runs lost messages). Requests of different partitions go side
+ * by side.
  *
- * Order: a lane sends what it was given in the order of the calls. A call's
- * messages for one partition are one entry; when a part of an entry fails, the
- * rest of it is not sent.
+ * Order: a lane sends what it was given in the order of the calls. When a
+ * request fails, the rest of the calls in it is not sent; when one message is
+ * too large, only what follows of its key in its call.
  *
  * @internal
  */
@@ -19,23 +19,11 @@ import * as Context from "effect/Context"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
-import { BrokerError, type Producer, type ProducerRecord, ResultUnknown, Unreachable } from "../../Broker.ts"
+import { BrokerError, type Producer, ResultUnknown, Unreachable } from "../../Broker.ts"
 import { partitionOf } from "../wire/partitioner.ts"
+import * as Request from "./request.ts"
 
-/** A message whose partition follows from its key. */
-export interface Message extends ProducerRecord {
-  readonly topic: string
-  /** Of key, value and headers. */
-  readonly bytes: number
-}
-
-/** Where a message lies in the log. `offset` is `-1n` if a retry was only told that the broker has it already. */
-export interface Position {
-  readonly partition: number
-  readonly offset: bigint
-}
-
-export type Outcome = Exit.Exit<Position, BrokerError>
+export type { Message, Outcome, Position } from "./request.ts"
 
 export interface Lanes {
   /**
@@ -43,93 +31,16 @@ export interface Lanes {
    * Ends by `timeout`: what has not been acknowledged by then has failed.
    */
   readonly send: (
-    messages: ReadonlyArray<Message>,
+    messages: ReadonlyArray<Request.Message>,
     timeout: Duration.Duration
-  ) => Effect.Effect<Array<Outcome>>
+  ) => Effect.Effect<Array<Request.Outcome>>
 }
 
-/**
- * Largest request. Kafka's default `max.message.bytes` (1,048,588) bounds the
- * batch of a partition, not the single message.
- */
-const maxRequestBytes = 900_000
-/** What a record costs beside its key, value and headers, at most. */
-const recordOverhead = 64
-
-interface Entry {
-  readonly messages: ReadonlyArray<Message>
-  readonly deadline: number
-  /** Index of the first message that has no outcome. */
-  next: number
-  cancelled: boolean
-  readonly settle: (index: number, outcome: Outcome) => void
+/** One call: its entries by lane, and its outcomes so far. */
+interface Call {
+  readonly outcomes: Array<Request.Outcome | undefined>
+  readonly entries: Array<{ readonly lane: Request.Lane; readonly entry: Request.Entry }>
 }
-
-class Lane {
-  readonly entries: Array<Entry> = []
-  running = false
-  readonly topic: string
-  readonly partition: number
-  constructor(topic: string, partition: number) {
-    this.topic = topic
-    this.partition = partition
-  }
-}
-
-/** What one request takes: pieces of entries, in order. */
-interface Request {
-  readonly pieces: Array<{ readonly entry: Entry; readonly from: number; readonly to: number }>
-  readonly records: Array<ProducerRecord>
-  readonly deadline: number
-}
-
-const recordOf = (message: Message): ProducerRecord => ({
-  key: message.key,
-  value: message.value,
-  headers: message.headers
-})
-
-const nextRequest = (lane: Lane): Request => {
-  const pieces: Request["pieces"] = []
-  const records: Array<ProducerRecord> = []
-  let bytes = 0
-  let deadline = Infinity
-  for (const entry of lane.entries) {
-    const from = entry.next
-    let to = from
-    while (to < entry.messages.length) {
-      const size = entry.messages[to]!.bytes + recordOverhead
-      if (records.length > 0 && bytes + size > maxRequestBytes) break
-      bytes += size
-      records.push(recordOf(entry.messages[to]!))
-      to++
-    }
-    if (to > from) {
-      pieces.push({ entry, from, to })
-      deadline = Math.min(deadline, entry.deadline)
-    }
-    if (to < entry.messages.length) break
-  }
-  return { pieces, records, deadline }
-}
-
-const notSent = (address: string): Outcome =>
-  Exit.fail(
-    new BrokerError({
-      reason: new Unreachable({
-        address,
-        tried: "the message waited for its turn until its time was up",
-        cause: undefined
-      })
-    })
-  )
-
-const cutOff = ({ partition, topic }: Lane): Outcome =>
-  Exit.fail(
-    new BrokerError({
-      reason: new ResultUnknown({ topic, partition, detail: "the broker's Layer was closed meanwhile" })
-    })
-  )
 
 export const make = Effect.fnUntraced(function*(options: { readonly producer: Producer; readonly address: string }) {
   const { address, producer } = options
@@ -137,113 +48,113 @@ export const make = Effect.fnUntraced(function*(options: { readonly producer: Pr
   const scope = yield* Effect.scope
   const clock = Context.get(context, Clock.Clock)
   const run = Effect.runForkWith(context)
-  const lanes = new Map<string, Lane>()
+  const lanes = new Map<string, Request.Lane>()
   let keyless = 0
 
-  const laneOf = (topic: string, partition: number): Lane => {
+  const laneOf = (topic: string, partition: number): Request.Lane => {
     const name = `${topic}/${partition}`
     const known = lanes.get(name)
     if (known !== undefined) return known
-    const lane = new Lane(topic, partition)
+    const lane: Request.Lane = { topic, partition, entries: [], running: false }
     lanes.set(name, lane)
     return lane
   }
 
-  const start = (lane: Lane) => {
+  // --- requests ---
+
+  const start = (lane: Request.Lane) => {
     if (lane.running) return
     lane.running = true
-    run(Effect.forkIn(Effect.onInterrupt(drainLane(lane), () => Effect.sync(() => end(lane))), scope))
+    run(Effect.forkIn(drain(lane), scope))
   }
 
-  const drainLane = (lane: Lane): Effect.Effect<void> =>
+  const drain = (lane: Request.Lane): Effect.Effect<void> =>
     Effect.suspend(() => {
-      dropEnded(lane)
-      const { deadline, pieces, records } = nextRequest(lane)
-      if (!Arr.isArrayNonEmpty(records)) {
+      const { deadline, pieces } = Request.take(lane)
+      if (!Arr.isReadonlyArrayNonEmpty(pieces)) {
         lane.running = false
         return Effect.void
       }
       const timeout = Duration.millis(Math.max(1, deadline - clock.currentTimeMillisUnsafe()))
-      return Effect.flatMap(
-        Effect.exit(sendSplitting(lane, records, timeout)),
-        (exit) => {
-          settle(lane, pieces, exit)
-          return drainLane(lane)
-        }
-      )
+      return Effect.andThen(sendPieces(lane, pieces, timeout), drain(lane))
     })
+
+  /** Sends and settles pieces; `true` if the lane may go on with what follows them. */
+  const sendPieces = Effect.fnUntraced(function*(
+    lane: Request.Lane,
+    pieces: Arr.NonEmptyReadonlyArray<Request.Piece>,
+    timeout: Duration.Duration
+  ): Effect.fn.Return<boolean> {
+    const { partition, topic } = lane
+    const exit = yield* Effect.exit(
+      producer.send({ topic, partition, records: Arr.map(pieces, Request.messageOf), timeout })
+    )
+    if (Exit.isSuccess(exit)) {
+      pieces.forEach(({ entry, index }, i) =>
+        entry.settle(index, Exit.succeed({ partition, offset: exit.value < 0n ? -1n : exit.value + BigInt(i) }))
+      )
+      return true
+    }
+    const outcome: Request.Outcome = Exit.failCause(exit.cause)
+    if (!isTooLarge(exit)) {
+      for (const { entry, index } of pieces) {
+        entry.settle(index, outcome)
+        Request.abandon(entry, outcome)
+      }
+      return false
+    }
+    if (pieces.length === 1) {
+      Request.refuse(pieces[0], outcome)
+      return true
+    }
+    return yield* sendHalves(lane, pieces, timeout)
+  })
 
   // A request that is too large as a whole is halved, so that one oversize
   // message fails alone.
-  const sendSplitting = (
-    lane: Lane,
-    records: Arr.NonEmptyReadonlyArray<ProducerRecord>,
+  const sendHalves = Effect.fnUntraced(function*(
+    lane: Request.Lane,
+    pieces: Arr.NonEmptyReadonlyArray<Request.Piece>,
     timeout: Duration.Duration
-  ): Effect.Effect<ReadonlyArray<Outcome>, BrokerError> =>
-    producer.send({ topic: lane.topic, partition: lane.partition, records, timeout }).pipe(
-      Effect.map((base) =>
-        records.map((_, i): Outcome => Exit.succeed({ partition: lane.partition, offset: base + BigInt(i) }))
-      ),
-      Effect.catchIf(
-        (error) => error.reason._tag === "TooLarge" && records.length > 1,
-        () => {
-          const [left, right] = Arr.splitAt(records, records.length >> 1)
-          return Effect.zipWith(
-            Effect.exit(sendSplitting(lane, left as Arr.NonEmptyArray<ProducerRecord>, timeout)),
-            Effect.exit(sendSplitting(lane, right as Arr.NonEmptyArray<ProducerRecord>, timeout)),
-            (a, b) => [...outcomesOf(a, left.length), ...outcomesOf(b, right.length)]
-          )
-        }
-      )
+  ): Effect.fn.Return<boolean> {
+    const middle = pieces.length >> 1
+    let failed: Request.Outcome | undefined
+    for (const half of [pieces.slice(0, middle), pieces.slice(middle)]) {
+      const open: Array<Request.Piece> = []
+      for (const piece of half) {
+        const outcome = failed ?? Request.blockOf(piece)
+        if (outcome === undefined) open.push(piece)
+        else piece.entry.settle(piece.index, outcome)
+      }
+      if (!Arr.isArrayNonEmpty(open)) continue
+      if (!(yield* sendPieces(lane, open, timeout))) failed = unknown(lane, "an earlier part of it has no result")
+    }
+    return failed === undefined
+  })
+
+  const unknown = ({ partition, topic }: Request.Lane, detail: string): Request.Outcome =>
+    Exit.fail(new BrokerError({ reason: new ResultUnknown({ topic, partition, detail }) }))
+
+  const notSent = (): Request.Outcome =>
+    Exit.fail(
+      new BrokerError({
+        reason: new Unreachable({
+          address,
+          tried: "the message waited for its turn until its time was up",
+          cause: undefined
+        })
+      })
     )
 
-  const outcomesOf = (
-    exit: Exit.Exit<ReadonlyArray<Outcome>, BrokerError>,
-    length: number
-  ): ReadonlyArray<Outcome> => Exit.isSuccess(exit) ? exit.value : Arr.makeBy(length, () => Exit.failCause(exit.cause))
-
-  const settle = (lane: Lane, pieces: Request["pieces"], exit: Exit.Exit<ReadonlyArray<Outcome>, BrokerError>) => {
-    let at = 0
-    for (const { entry, from, to } of pieces) {
-      const outcomes = outcomesOf(exit, at + to - from).slice(at, at + to - from)
-      at += to - from
-      outcomes.forEach((outcome, i) => entry.settle(from + i, outcome))
-      entry.next = to
-      const failure = outcomes.find(Exit.isFailure)
-      if (failure !== undefined && to < entry.messages.length) abandon(entry, failure)
-    }
-    dropEnded(lane)
-  }
-
-  const abandon = (entry: Entry, outcome: Outcome) => {
-    for (let i = entry.next; i < entry.messages.length; i++) entry.settle(i, outcome)
-    entry.next = entry.messages.length
-  }
-
-  /** The scope has closed: nobody sends what is left. */
-  const end = (lane: Lane) => {
-    for (const entry of lane.entries.splice(0)) abandon(entry, cutOff(lane))
-  }
-
-  const dropEnded = (lane: Lane) => {
-    const now = clock.currentTimeMillisUnsafe()
-    for (const entry of lane.entries) {
-      if (entry.next < entry.messages.length && !entry.cancelled && entry.deadline <= now) {
-        abandon(entry, notSent(address))
-      }
-    }
-    const alive = lane.entries.filter((entry) => entry.next < entry.messages.length && !entry.cancelled)
-    lane.entries.splice(0, lane.entries.length, ...alive)
-  }
+  // --- calls ---
 
   /**
    * The lane of each message. Keyless messages of one call go together, to the
    * partitions in turn. A topic without partitions fails its own messages only.
    */
-  const group = Effect.fnUntraced(function*(messages: ReadonlyArray<Message>) {
+  const group = Effect.fnUntraced(function*(call: Call, messages: ReadonlyArray<Request.Message>) {
     const counts = new Map<string, Exit.Exit<number, BrokerError>>()
-    const groups = new Map<Lane, Array<number>>()
-    const outcomes = new Array<Outcome>(messages.length)
+    const groups = new Map<Request.Lane, Array<number>>()
     const turn = keyless++
     for (let i = 0; i < messages.length; i++) {
       const { key, topic } = messages[i]!
@@ -253,7 +164,7 @@ export const make = Effect.fnUntraced(function*(options: { readonly producer: Pr
         counts.set(topic, count)
       }
       if (Exit.isFailure(count)) {
-        outcomes[i] = Exit.failCause(count.cause)
+        call.outcomes[i] = Exit.failCause(count.cause)
         continue
       }
       const lane = laneOf(topic, key === null ? turn % count.value : partitionOf(key, count.value))
@@ -261,45 +172,65 @@ export const make = Effect.fnUntraced(function*(options: { readonly producer: Pr
       if (own === undefined) groups.set(lane, [i])
       else own.push(i)
     }
-    return { groups, outcomes }
+    return groups
   })
 
+  /** Gives the messages to their lanes, and waits for the last outcome. */
   const enqueue = (
-    { groups, outcomes }: Effect.Success<ReturnType<typeof group>>,
-    messages: ReadonlyArray<Message>,
+    call: Call,
+    groups: ReadonlyMap<Request.Lane, ReadonlyArray<number>>,
+    messages: ReadonlyArray<Request.Message>,
     deadline: number
-  ): Effect.Effect<Array<Outcome>> =>
-    Effect.callback<Array<Outcome>>((resume) => {
-      const entries: Array<Entry> = []
+  ): Effect.Effect<void> =>
+    Effect.callback<void>((resume) => {
       let open = 0
       for (const indexes of groups.values()) open += indexes.length
-      if (open === 0) return resume(Effect.succeed(outcomes))
+      if (open === 0) return resume(Effect.void)
       for (const [lane, indexes] of groups) {
-        const entry: Entry = {
+        const entry: Request.Entry = {
           messages: indexes.map((i) => messages[i]!),
           deadline,
           next: 0,
           cancelled: false,
+          blocked: new Map(),
           settle(index, outcome) {
-            outcomes[indexes[index]!] = outcome
-            if (--open === 0) resume(Effect.succeed(outcomes))
+            // The first outcome counts: an answer may come after the time was up.
+            if (call.outcomes[indexes[index]!] !== undefined) return
+            call.outcomes[indexes[index]!] = outcome
+            if (--open === 0) resume(Effect.void)
           }
         }
-        entries.push(entry)
+        call.entries.push({ lane, entry })
         lane.entries.push(entry)
         start(lane)
       }
-      // What has not left when the caller is interrupted does not leave any more.
+      // What has not left when the caller is gone does not leave any more.
       return Effect.sync(() => {
-        for (const entry of entries) entry.cancelled = true
+        for (const { entry } of call.entries) entry.cancelled = true
       })
     })
 
-  return {
-    send: (messages, timeout) =>
-      messages.length === 0
-        ? Effect.succeed([])
-        : Effect.flatMap(group(messages), (grouped) =>
-          enqueue(grouped, messages, clock.currentTimeMillisUnsafe() + Duration.toMillis(timeout)))
-  } satisfies Lanes
+  /** The outcomes of a call whose time is up: what has left is unknown, the rest was not sent. */
+  const expire = (call: Call, timeout: Duration.Duration) => {
+    for (const { entry, lane } of call.entries) {
+      const left = entry.next
+      Request.abandon(entry, notSent())
+      for (let i = 0; i < left; i++) entry.settle(i, unknown(lane, `no answer within ${Duration.format(timeout)}`))
+    }
+  }
+
+  const send: Lanes["send"] = (messages, timeout) =>
+    Effect.suspend(() => {
+      const call: Call = { outcomes: messages.map(() => undefined), entries: [] }
+      const deadline = clock.currentTimeMillisUnsafe() + Duration.toMillis(timeout)
+      return Effect.flatMap(group(call, messages), (groups) => enqueue(call, groups, messages, deadline)).pipe(
+        Effect.timeoutOrElse({ duration: timeout, orElse: () => Effect.sync(() => expire(call, timeout)) }),
+        Effect.map(() => call.outcomes.map((outcome) => outcome ?? notSent()))
+      )
+    })
+
+  return { send } satisfies Lanes
 })
+
+const isTooLarge = (exit: Exit.Failure<unknown, BrokerError>): boolean =>
+  exit.cause.reasons.some((reason) => reason._tag === "Fail" && reason.error.reason._tag === "TooLarge")

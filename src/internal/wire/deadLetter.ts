@@ -41,7 +41,6 @@ export interface Grave {
   readonly lastFailure: string
 }
 
-const utf8 = new TextDecoder()
 const maxMessageLength = 1_024
 
 export const write = (record: ConsumerRecord, grave: Grave): ProducerRecord => {
@@ -60,5 +59,5 @@ export const write = (record: ConsumerRecord, grave: Grave): ProducerRecord => {
     [original.offset]: first(original.offset, String(record.offset)),
     [original.timestamp]: first(original.timestamp, String(record.timestamp))
   }
-  return { key: record.key === null ? null : utf8.decode(record.key), value: record.value, headers }
+  return { key: record.key, value: record.value, headers }
 }

@@ -136,7 +136,10 @@ export interface PublishOptions {
   readonly id?: string | undefined
   /** The record's key. Default: the topic's `key` of the payload. */
   readonly key?: string | null | undefined
-  /** Further headers. Names that start with `ce_`, and `content-type`, are the envelope's. */
+  /**
+   * Further headers. Names that start with `ce_` or `dl_`, and `content-type`,
+   * are the library's own and left out.
+   */
   readonly headers?: { readonly [name: string]: string } | undefined
   /** The event that caused this one. Default: the event that the running handler was called for. */
   readonly cause?: Event.Event<unknown> | undefined
@@ -188,7 +191,7 @@ const encoderOf = (topic: Topic.Any): Encoder => {
 }
 
 const reserved = (name: string): boolean =>
-  name.startsWith("ce_") || name.toLowerCase() === Envelope.contentType || name === Envelope.traceparent
+  name.startsWith("ce_") || name.startsWith("dl_") || name.toLowerCase() === Envelope.contentType
 
 /** What the calling fiber adds to a message: the time, the cause and the trace. */
 interface Surroundings {

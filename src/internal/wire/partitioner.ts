@@ -34,8 +34,8 @@ export const murmur2 = (bytes: Uint8Array): number => {
 const utf8 = new TextEncoder()
 
 /** The partition of a key, 0 … `partitions - 1`. */
-export const partitionOf = (key: string, partitions: number): number =>
-  (murmur2(utf8.encode(key)) & 0x7fffffff) % partitions
+export const partitionOf = (key: string | Uint8Array, partitions: number): number =>
+  (murmur2(typeof key === "string" ? utf8.encode(key) : key) & 0x7fffffff) % partitions
 
 /** The outbox part of a topic and key, 0 … `parts - 1`. A pure function of both, forever: order per key rests on it. */
 export const partOf = (topic: string, key: string, parts: number): number => partitionOf(`${topic}\u0000${key}`, parts)

@@ -47,7 +47,7 @@ describe("a failing handler", () => {
       assert.strictEqual(letters.length, 1)
       const letter = letters[0]!
       assert.strictEqual(letter.topic, "orders.group.dead-letter")
-      assert.strictEqual(letter.record.key, "a")
+      assert.deepStrictEqual(letter.record.key, Buffer.from("a"))
       assert.strictEqual(header(letter, "dl_handler"), "bill")
       assert.strictEqual(header(letter, "dl_error_tag"), "CardRefused")
       assert.strictEqual(header(letter, "dl_error_message"), "no money")

@@ -250,12 +250,14 @@ describe("headers", () => {
           ce_anything: "forged",
           "content-type": "forged",
           "Content-Type": "forged",
-          traceparent: "forged"
+          dl_original_topic: "forged",
+          traceparent: "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
         }
       })
       assert.strictEqual(headers.tenant, "a")
       assert.strictEqual(headers.ce_id, "my-id")
       assert.notInclude(Object.values(headers), "forged")
+      assert.strictEqual(headers.traceparent, "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")
     }))
 })
 

@@ -72,7 +72,10 @@ export const created = <S extends Schema.Constraint>(topic: Topic.Topic<S>) =>
 export const freshTopic = (partitions = 3) =>
   Effect.flatMap(freshName("front"), (name) => created(itemTopic(name, partitions)))
 
-export const freshGroup = freshName("group")
+/** Part of the name of every group of this run. */
+export const run = globalThis.crypto.randomUUID().slice(0, 8)
+
+export const freshGroup = freshName(`group-${run}`)
 export const freshPage = freshName("page")
 
 /** Numbers from 0, as an array. */
@@ -281,7 +284,7 @@ export const relay = Effect.fnUntraced(function*(
  * mark is no item: a consumer that reads the topic should have stopped.
  */
 export const recordsOf = Effect.fnUntraced(function*(name: string, partitions: number) {
-  const mark = yield* freshName("mark")
+  const mark = yield* freshName(`mark-${run}`)
   for (const partition of upTo(partitions)) {
     yield* sendRecords(name, partition, [{ key: null, value: null, headers: { mark } }])
   }

@@ -59,7 +59,7 @@ export interface ProducerIdentity {
 export type WireHeaders = Record<string, Buffer | string | Array<Buffer | string>>
 
 export interface WireMessage {
-  readonly key: string | null
+  readonly key: Buffer | string | null
   readonly value: Buffer | null
   readonly headers: WireHeaders
 }

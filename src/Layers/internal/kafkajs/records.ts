@@ -9,7 +9,7 @@ import type { WireHeaders, WireMessage, WireRecord } from "./internals.ts"
 const toBuffer = (bytes: Uint8Array): Buffer =>
   Buffer.isBuffer(bytes) ? bytes : Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength)
 
-const headerToWire = (value: Broker.HeaderValue): Buffer | string => typeof value === "string" ? value : toBuffer(value)
+const textOrBuffer = (value: Broker.HeaderValue): Buffer | string => typeof value === "string" ? value : toBuffer(value)
 
 // KafkaJS throws a TypeError for a header without a value, so those are left out.
 const headersToWire = (headers: Broker.Headers): WireHeaders => {
@@ -17,15 +17,15 @@ const headersToWire = (headers: Broker.Headers): WireHeaders => {
   for (const [name, value] of Object.entries(headers)) {
     if (value === undefined) continue
     wire[name] = typeof value === "string" || value instanceof Uint8Array
-      ? headerToWire(value)
-      : value.map(headerToWire)
+      ? textOrBuffer(value)
+      : value.map(textOrBuffer)
   }
   return wire
 }
 
 /** A record on its way out. */
 export const toWire = (record: Broker.ProducerRecord): WireMessage => ({
-  key: record.key,
+  key: record.key === null ? null : textOrBuffer(record.key),
   value: record.value === null ? null : toBuffer(record.value),
   headers: headersToWire(record.headers)
 })

@@ -73,7 +73,7 @@ export const append = (
   const base = partition.end
   for (const record of records) {
     partition.records.push({
-      key: record.key === null ? null : encoder.encode(record.key),
+      key: record.key === null ? null : bytes(record.key),
       value: record.value === null ? null : new Uint8Array(record.value),
       headers: wireHeaders(record.headers),
       offset: partition.end,
@@ -138,7 +138,7 @@ const headerValues = (value: ProducerRecord["headers"][string]): ReadonlyArray<H
 export const batchBytes = (records: Arr.NonEmptyReadonlyArray<ProducerRecord>): number => {
   let total = 61
   for (const record of records) {
-    total += 12 + (record.key === null ? 0 : encoder.encode(record.key).length) + (record.value?.length ?? 0)
+    total += 12 + (record.key === null ? 0 : bytes(record.key).length) + (record.value?.length ?? 0)
     for (const [name, value] of Object.entries(record.headers)) {
       for (const single of headerValues(value)) {
         total += 4 + encoder.encode(name).length + bytes(single).length
