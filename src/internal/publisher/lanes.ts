@@ -76,8 +76,17 @@ export const make = Effect.fnUntraced(function*(options: { readonly producer: Pr
         return Effect.void
       }
       const timeout = Duration.millis(Math.max(1, deadline - clock.currentTimeMillisUnsafe()))
-      return Effect.andThen(sendPieces(lane, pieces, timeout), drain(lane))
+      return sendPieces(lane, pieces, timeout).pipe(
+        Effect.onInterrupt(() => Effect.sync(() => close(lane, pieces))),
+        Effect.andThen(drain(lane))
+      )
     })
+
+  // The Layer ends while calls wait: they end with it, and not by their time.
+  const close = (lane: Request.Lane, pieces: ReadonlyArray<Request.Piece>) => {
+    for (const { entry, index } of pieces) entry.settle(index, unknown(lane, "the publisher closed meanwhile"))
+    for (const entry of lane.entries) Request.abandon(entry, notSent())
+  }
 
   /** Sends and settles pieces; `true` if the lane may go on with what follows them. */
   const sendPieces = Effect.fnUntraced(function*(
