@@ -1,0 +1,56 @@
+/** Health: what runs by itself is listed, and says when and why it fails. */
+import { assert, it } from "@effect/vitest"
+import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
+import * as References from "effect/References"
+import * as Schema from "effect/Schema"
+import * as Consumer from "../src/Consumer.ts"
+import * as Health from "../src/Health.ts"
+import * as Memory from "../src/Layers/Memory.ts"
+import * as Outbox from "../src/Outbox.ts"
+import * as Publisher from "../src/Publisher.ts"
+import * as Topic from "../src/Topic.ts"
+import { pass, settle } from "./support/scriptedFeed.ts"
+
+const Orders = Topic.make("orders", { schema: Schema.Struct({ n: Schema.Number }), create: {} })
+
+const inProcess = <A, E, R>(effect: Effect.Effect<A, E, R>) =>
+  effect.pipe(
+    Effect.scoped,
+    Effect.provideService(Health.Parts, new Map()),
+    Effect.provideService(References.MinimumLogLevel, "None"),
+    Effect.provide(Memory.layer)
+  )
+
+const summary = Effect.map(Health.check, (parts) => parts.map(({ kind, state }) => `${kind} ${state}`).sort())
+
+it.effect("lists consumers and relays for as long as they run", () =>
+  inProcess(Effect.gen(function*() {
+    const Log = Consumer.idempotent(Orders, () => Effect.void)
+    yield* Effect.scoped(Effect.gen(function*() {
+      yield* Layer.build(Layer.mergeAll(Consumer.layer("audit", [Log]), Outbox.layerRelay()))
+      yield* settle
+      assert.deepStrictEqual(yield* summary, ["consumer Running", "relay Running"])
+      assert.isTrue(yield* Health.isHealthy)
+    }))
+    assert.deepStrictEqual(yield* summary, [])
+  })))
+
+it.effect("a consumer whose topic is gone is failing and says why, until it has started again", () =>
+  inProcess(Effect.gen(function*() {
+    const memory = yield* Memory.MemoryBroker
+    const seen: Array<number> = []
+    const Log = Consumer.idempotent(Orders, (event) => Effect.sync(() => void seen.push(event.payload.n)))
+    yield* Layer.build(Consumer.layer("audit", [Log]))
+    yield* settle
+    yield* memory.deleteTopic("orders")
+    yield* settle
+    const [part] = yield* Health.check
+    assert.isTrue(part?.state === "Failing" && part.reason.includes("orders"))
+    assert.isFalse(yield* Health.isHealthy)
+    yield* pass(1_000)
+    assert.deepStrictEqual(yield* summary, ["consumer Running"])
+    yield* Publisher.publish(Orders, { n: 1 })
+    yield* settle
+    assert.deepStrictEqual(seen, [1])
+  })))
