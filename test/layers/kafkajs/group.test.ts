@@ -108,7 +108,7 @@ describe.skipIf(requireOrSkip("kafka"))("a consumer", () => {
     "that drains longer than its session keeps its membership, and its commit counts",
     () =>
       Effect.gen(function*() {
-        const broker = yield* connect({ brokers, rebalanceTimeout: "20 seconds", sessionTimeout: "3 seconds" })
+        const broker = yield* connect({ brokers, rebalanceTimeout: "20 seconds", sessionTimeout: "6 seconds" })
         const topic = yield* newTopic(broker, 2)
         const group = yield* freshName("group")
         const producer = yield* broker.producer
@@ -119,7 +119,7 @@ describe.skipIf(requireOrSkip("kafka"))("a consumer", () => {
           topics: [topic],
           hook: (signal) =>
             signal._tag === "Revoked"
-              ? Effect.andThen(Effect.sleep("5 seconds"), Effect.flatten(Deferred.await(commit)))
+              ? Effect.andThen(Effect.sleep("8 seconds"), Effect.flatten(Deferred.await(commit)))
               : Effect.void
         }))
         yield* Deferred.succeed(commit, Effect.suspend(() => Effect.orDie(slow.commit(journal.positions("slow")))))

@@ -104,7 +104,7 @@ for (const { name, open, skip } of databases) {
           db.store.transaction(Effect.gen(function*() {
             yield* db.store.outbox.append([row()])
             yield* Deferred.succeed(written, undefined)
-            yield* Effect.never
+            return yield* Effect.never
           }))
         )
         yield* Deferred.await(written)

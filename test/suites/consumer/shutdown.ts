@@ -104,7 +104,7 @@ export const shutdown = (it: It<Services>, features: FrontFeatures): void => {
             Effect.gen(function*() {
               yield* ledger.write(page, `hung ${events[0].payload.n}`)
               yield* begun.add(events.length)
-              yield* Effect.never
+              return yield* Effect.never
             }), { concurrency: 1 })
           const first = yield* member(group, [hanging], { shutdownTimeout: "100 millis" })
           yield* begun.untilCount(1)
