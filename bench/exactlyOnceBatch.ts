@@ -93,8 +93,12 @@ const ours = (topic: string): Promise<Round> =>
         yield* Effect.andThen(Layer.build(Consumer.layer(unique("group"), [consumer])), Deferred.await(done))
       }).pipe(
         Effect.scoped,
-        Effect.provide(SqlStore.layerWith({ schema })),
-        Effect.provide(Layer.merge(layer, PgClient.layer({ url: Redacted.make(postgresUrl()) }))),
+        Effect.provide(
+          SqlStore.layerWith({ schema }).pipe(
+            Layer.provideMerge(PgClient.layer({ url: Redacted.make(postgresUrl()) })),
+            Layer.merge(layer)
+          )
+        ),
         Effect.runPromise
       ))
   )

@@ -13,8 +13,8 @@ import { freshSchema, postgresInstance, reasonOf, row, urlOf } from "./databases
 /** A server that a test may stop, or give other rules; skips the test where none can be started. */
 const ownServer = (context: { readonly skip: (reason: string) => never }) =>
   Effect.acquireRelease(
-    Effect.tryPromise({ try: () => startPostgres(), catch: (error) => error }).pipe(
-      Effect.catch((error) =>
+    Effect.promise(() => startPostgres()).pipe(
+      Effect.catchDefect((error) =>
         error instanceof Unavailable && process.env.CI !== "true"
           ? Effect.sync(() => context.skip(error.message))
           : Effect.die(error)
