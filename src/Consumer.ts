@@ -423,7 +423,7 @@ export interface Committable<out A> {
  * rebalance. Events of one partition arrive in order; what happens to order
  * behind the stream is the pipeline's. A record that does not decode goes to
  * the dead-letter topic and not into the stream. Pull-based: what is not
- * pulled is not prefetched beyond 1,024 events per partition.
+ * pulled is not prefetched beyond 2,048 events per partition.
  *
  * When the stream ends or is interrupted, what was committed is committed to
  * the broker and the group is left.

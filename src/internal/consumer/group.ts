@@ -34,18 +34,14 @@ export type Feed = (
   Scope.Scope
 >
 
-/** Records that may wait or run per partition before it is paused. */
-const prefetch = 1_024
+/** Records that may wait or run per partition before it is paused, unless batches ask for more. */
+const leastPrefetch = 1_024
+/** Batches that the records of one partition should fill, so that none waits for a fetch. */
+const prefetchedBatches = 8
 /** Offsets that may lie between watermark and highest delivered record before the partition is paused. */
 const maxSpan = 10_000
 /** How long a full partition waits for room before it is paused: a pause costs a fetch. */
 const roomWait = "25 millis"
-
-const isFull = (assignment: Assignment): boolean =>
-  assignment.buffered >= prefetch || assignment.watermark.span >= maxSpan
-
-const hasRoom = (assignment: Assignment): boolean =>
-  assignment.buffered <= prefetch / 2 && assignment.watermark.span < maxSpan
 
 const nameOf = (grant: Grant): string => `${grant.topic}/${grant.partition}`
 
@@ -85,6 +81,10 @@ export const make = Effect.fnUntraced(function*(options: {
   // Fibers of the readers end after the drain, not with the scope's other fibers.
   const workScope = yield* Scope.make()
   const readers = yield* Scope.provide(options.readers(finished), workScope)
+  const prefetch = Math.max(leastPrefetch, ...readers.map(({ takes }) => takes * prefetchedBatches))
+  const isFull = ({ buffered, watermark }: Assignment) => buffered >= prefetch || watermark.span >= maxSpan
+  const hasRoom = ({ buffered, watermark }: Assignment) => buffered <= prefetch / 2 && watermark.span < maxSpan
+
   const byTopic = new Map<string, Array<Reader>>()
   for (const reader of readers) byTopic.set(reader.topic, [...byTopic.get(reader.topic) ?? [], reader])
   const { drain, lose } = Drain.make({ group, readers, commits })

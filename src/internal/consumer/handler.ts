@@ -40,6 +40,8 @@ export interface Handler {
 export interface Reader {
   readonly topic: string
   readonly ordering: Ordering
+  /** Most tasks that it takes at once. */
+  readonly takes: number
   readonly ready: Ready<Task>
   /** Says that something may be ready. Synchronous and cheap. */
   readonly kick: () => void

@@ -96,6 +96,13 @@ export const make = (options: {
 
     return {
       take,
-      reader: { topic, ordering: "unordered", ready, kick: () => void some.openUnsafe(), interrupt: () => [] }
+      reader: {
+        topic,
+        ordering: "unordered",
+        takes: limits.maxSize,
+        ready,
+        kick: () => void some.openUnsafe(),
+        interrupt: () => []
+      }
     }
   })

@@ -202,7 +202,8 @@ export const make = Effect.fnUntraced(function*(options: Outcome.Options) {
     kick()
   }
 
-  return { topic: handler.topic.name, ordering: handler.ordering, ready, kick, interrupt } satisfies Reader
+  const takes = handler.batch?.maxSize ?? 1
+  return { topic: handler.topic.name, ordering: handler.ordering, takes, ready, kick, interrupt } satisfies Reader
 })
 
 // Most schemas decode without running an effect.
