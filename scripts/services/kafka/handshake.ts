@@ -1,4 +1,9 @@
+import * as Effect from "effect/Effect"
 import { Kafka, logLevel } from "kafkajs"
+import { fixTimers } from "../../../src/Layers/internal/kafkajs/connection.ts"
+
+// As in the Layer: without it KafkaJS floods Node with timers in the past, and Node warns.
+Effect.runSync(fixTimers)
 
 export interface Expectation {
   /** This node must be among the live ones. */
