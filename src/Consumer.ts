@@ -128,6 +128,24 @@ export interface BatchOptions<in E> extends Options<E> {
 }
 
 /**
+ * Options of an `exactlyOnce` consumer of single events.
+ *
+ * @category options
+ * @since 0.1.0
+ */
+export interface ExactlyOnceOptions<in E> extends BatchOptions<E> {
+  /**
+   * `"group"`: while all slots are busy, events that piled up share a
+   * transaction, as many as fit into about 50 ms, within the limits of
+   * `batch`. When one fails, the transaction rolls back and the others run
+   * again without it: a handler may run more often than its event is applied.
+   * `"event"`: one transaction each, for handlers with effects outside of the
+   * database, which would be repeated. Default: `"group"`.
+   */
+  readonly commit?: "group" | "event" | undefined
+}
+
+/**
  * Settings of consumers that start together.
  *
  * @category options
@@ -176,7 +194,7 @@ const define = <R>(
   mode: Mode,
   topic: unknown,
   handle: unknown,
-  options: BatchOptions<never> | undefined,
+  options: ExactlyOnceOptions<never> | undefined,
   batch: Batching.Limits | undefined
 ): Consumer<R> => {
   const named = options?.name !== undefined
@@ -190,6 +208,9 @@ const define = <R>(
     ordering: options?.ordering ?? "key",
     concurrency: options?.concurrency ?? (batch === undefined ? defaultConcurrency : defaultBatchConcurrency),
     batch,
+    group: mode === "exactlyOnce" && batch === undefined && options?.commit !== "event"
+      ? Batching.limits(options?.batch)
+      : undefined,
     handle: (batch === undefined
       ? (events: Parameters<Definition["handle"]>[0]) => (handle as (event: unknown) => unknown)(events[0])
       : handle) as Definition["handle"]
@@ -265,11 +286,16 @@ export const idempotentBatch = <S extends Schema.Constraint, E, R>(
  * Deadlocks and serialization failures run the transaction again and do not
  * count as attempts. While the database cannot be reached, events wait.
  *
+ * While all slots are busy, events that piled up share a transaction (group
+ * commit), which is several times faster than one each; see the option
+ * `commit`.
+ *
  * **Gotchas**
  *
  * Effects outside the database (mails, HTTP calls, in-memory state) are not
- * part of the transaction, and may happen again. Fibers that outlive the
- * handler are outside of it.
+ * part of the transaction, and may happen again: after a crash, and under group
+ * commit also when another event of the group fails; `commit: "event"` takes
+ * the second reason away. Fibers that outlive the handler are outside of it.
  *
  * **Example** (An invoice per order)
  *
@@ -293,7 +319,7 @@ export const idempotentBatch = <S extends Schema.Constraint, E, R>(
 export const exactlyOnce = <S extends Schema.Constraint, E, R>(
   topic: Topic.Topic<S>,
   handler: Handle<S, E, R>,
-  options?: Options<E>
+  options?: ExactlyOnceOptions<E>
 ): ExactlyOnce<S, R> => define("exactlyOnce", topic, handler, options as Options<never>, undefined)
 
 /**

@@ -176,6 +176,11 @@ export class MessageStore extends Context.Service<MessageStore, {
   readonly level: Effect.Effect<object | undefined>
   /** Whether an error means that the transaction lost a race and may simply run again (deadlock, serialization failure). */
   readonly isConflict: (error: unknown) => boolean
+  /**
+   * Whether an error concerns the whole transaction and not the statement that
+   * met it: an earlier statement had failed, or the connection was lost.
+   */
+  readonly isTransactionWide: (error: unknown) => boolean
   readonly outbox: OutboxRows
   readonly leases: Leases
   readonly inbox: Inbox

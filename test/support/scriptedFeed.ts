@@ -148,6 +148,7 @@ const handlerOf = (options: HandlerOptions, batch: Limits | undefined, apply: Ha
   policy: options.policy ?? saving,
   batch,
   apply,
+  grouped: undefined,
   isOutage: () => false
 })
 

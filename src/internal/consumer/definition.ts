@@ -28,7 +28,10 @@ export interface Definition {
   readonly policy: FailurePolicy<unknown>
   readonly ordering: Ordering
   readonly concurrency: number | Semaphore.Semaphore
+  /** Limits of a batch, for handlers of batches. */
   readonly batch: Batching.Limits | undefined
+  /** Limits of a group that shares a transaction, for `exactlyOnce` handlers of single events. */
+  readonly group: Batching.Limits | undefined
   readonly handle: (events: Arr.NonEmptyReadonlyArray<Event.Event<unknown>>) => Effect.Effect<unknown, unknown>
 }
 
@@ -150,7 +153,8 @@ const checkName = (definition: Definition, group: string | undefined): InvalidNa
 }
 
 const checkOptions = (definition: Definition): InvalidOption | undefined => {
-  const { batch, concurrency, mode, name, policy } = definition
+  const { concurrency, mode, name, policy } = definition
+  const batch = definition.batch ?? definition.group
   const invalid = (detail: string) => new InvalidOption({ handler: name, detail })
   if (
     typeof concurrency === "number" &&

@@ -7,16 +7,23 @@
  * with those that are new, insert the events it published, commit. If the
  * answer to COMMIT is lost, the batch simply runs again, and the inbox decides.
  *
+ * Group commit: a handler of single events gets the price of a batch without
+ * being one. Its events run one after another inside one transaction, and the
+ * one that fails is named, so that the others can run again without it.
+ *
  * @internal
  */
 import * as Arr from "effect/Array"
+import * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
+import * as Option from "effect/Option"
 import * as Schedule from "effect/Schedule"
 import type * as Event from "../../Event.ts"
 import type { MessageStore } from "../../MessageStore.ts"
 import * as Transaction from "../transaction.ts"
 import { messageKey } from "../wire/messageId.ts"
 import type { Apply } from "./handler.ts"
+import { call } from "./surroundings.ts"
 
 type Events = Parameters<Apply>[0]
 
@@ -42,15 +49,51 @@ const retryConflicts = (store: MessageStore["Service"]) =>
     schedule: Schedule.exponential("5 millis").pipe(Schedule.jittered)
   })
 
+/** Puts what applies events into a transaction that also records them. */
 export const make = (
   store: MessageStore["Service"],
   consumer: number,
-  apply: Apply,
   skipped: (events: ReadonlyArray<Event.Event<unknown>>) => Effect.Effect<void>
-): Apply => {
+): (apply: Apply) => Apply => {
   const retry = retryConflicts(store)
-  return (events) => retry(Transaction.run(store, claimed(store, consumer, apply, skipped, events)))
+  return (apply) => (events) => retry(Transaction.run(store, claimed(store, consumer, apply, skipped, events)))
 }
+
+/** The event of a group whose handler failed, and how. */
+export class Culprit {
+  readonly event: Event.Event<unknown>
+  readonly cause: Cause.Cause<unknown>
+  constructor(event: Event.Event<unknown>, cause: Cause.Cause<unknown>) {
+    this.event = event
+    this.cause = cause
+  }
+}
+
+const errorOf = (cause: Cause.Cause<unknown>): unknown => Option.getOrUndefined(Cause.findErrorOption(cause))
+
+/**
+ * Applies the events of a group one after another; `began` is called before
+ * each. A failure names its event, unless it concerns the whole transaction,
+ * lost a race, or interrupts.
+ */
+export const oneByOne = (
+  store: MessageStore["Service"],
+  handle: (event: Event.Event<unknown>) => Effect.Effect<unknown, unknown>,
+  began: (event: Event.Event<unknown>) => void
+): Apply =>
+(events) =>
+  Effect.forEach(events, (event) =>
+    Effect.suspend(() => {
+      began(event)
+      return call(handle, event, event)
+    }).pipe(
+      Effect.catchCause((cause) => {
+        const error = errorOf(cause)
+        return Cause.hasInterrupts(cause) || store.isConflict(error) || store.isTransactionWide(error)
+          ? Effect.failCause(cause)
+          : Effect.fail(new Culprit(event, cause))
+      })
+    ), { discard: true })
 
 /** Claims the messages, and applies those that are new. */
 const claimed = (

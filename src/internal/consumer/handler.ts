@@ -23,6 +23,15 @@ import type { Ready } from "./lanes.ts"
  */
 export type Apply = (events: Arr.NonEmptyReadonlyArray<Event.Event<unknown>>) => Effect.Effect<unknown, unknown>
 
+/** Group commit: applies several events, one after another, as a whole. A failure may name its event as a `Culprit`. */
+export interface Grouped {
+  readonly limits: Limits
+  readonly apply: (
+    events: Parameters<Apply>[0],
+    began: (event: Event.Event<unknown>) => void
+  ) => Effect.Effect<unknown, unknown>
+}
+
 export interface Handler {
   readonly name: string
   readonly topic: Topic.Any
@@ -32,6 +41,8 @@ export interface Handler {
   /** Limits of what a slot applies as one batch; `undefined`: it applies event by event. */
   readonly batch: Limits | undefined
   readonly apply: Apply
+  /** Set for handlers of single events whose events may share a transaction while all slots are busy. */
+  readonly grouped: Grouped | undefined
   /** Whether a failure is the store's and not the handler's: it is waited out, without counting. */
   readonly isOutage: (error: unknown) => boolean
 }

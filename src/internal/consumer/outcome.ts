@@ -27,8 +27,10 @@ export interface Options {
   readonly finished: (assignment: Assignment) => void
 }
 
-export const make = (options: Options) => {
-  const { group, handler } = options
+export type Outcome = ReturnType<typeof make>
+
+export const make = (options: Options & { readonly debugging: boolean }) => {
+  const { debugging, group, handler } = options
   const topic = handler.topic.name
 
   const at = (task: Task): EngineEvent.At => {
@@ -44,9 +46,11 @@ export const make = (options: Options) => {
     return true
   }
 
-  /** For those who log each event. */
-  const handled = (task: Task): Effect.Effect<void> =>
-    EngineEvent.log({ _tag: "Handled", ...at(task), attempt: (task.failures?.attempts ?? 0) + 1 })
+  /** Logs a handled event, for those who log each. */
+  const debug = (task: Task): Effect.Effect<void> =>
+    debugging
+      ? EngineEvent.log({ _tag: "Handled", ...at(task), attempt: (task.failures?.attempts ?? 0) + 1 })
+      : Effect.void
 
   /** Waits for the store to come back, with one line for all of them. */
   const waitOut = (tasks: ReadonlyArray<Task>, cause: Cause.Cause<unknown>): Effect.Effect<void> => {
@@ -112,5 +116,5 @@ export const make = (options: Options) => {
     }
   })
 
-  return { done, handled, waitOut, giveUp, failed }
+  return { done, debug, waitOut, giveUp, failed }
 }

@@ -36,6 +36,8 @@ export interface Slot {
 export interface Slots {
   /** Says that something may be ready. Synchronous and cheap. */
   readonly kick: () => void
+  /** Whether all slots are taken: a worker stands in line for the next permit. */
+  readonly busy: () => boolean
   /** Notes what runs now, and bounds it by the handler's timeout. */
   readonly begin: (slot: Slot, tasks: ReadonlyArray<Task>) => void
   /** Runs an effect beside the workers, for as long as they live. */
@@ -109,6 +111,7 @@ export const make = Effect.fnUntraced(function*(options: {
 
   const slotsOf: Slots = {
     kick,
+    busy: () => inLine,
     fork,
     begin: (slot, tasks) => {
       slot.running = tasks

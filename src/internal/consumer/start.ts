@@ -13,6 +13,7 @@ import * as Schedule from "effect/Schedule"
 import type * as Scope from "effect/Scope"
 import * as Semaphore from "effect/Semaphore"
 import { Broker, type BrokerError, type ProducerRecord, type TopicRequirement } from "../../Broker.ts"
+import type * as Event from "../../Event.ts"
 import { isMessageStoreError, MessageStore, type MessageStoreError } from "../../MessageStore.ts"
 import * as EngineEvent from "../engineEvent.ts"
 import * as Shared from "../publisher/shared.ts"
@@ -225,46 +226,41 @@ const prune = Effect.fnUntraced(function*(definitions: ReadonlyArray<Definition>
 // --- handlers ---
 
 const handlerOf = Effect.fnUntraced(function*(definition: Definition, group: string) {
-  const { batch, concurrency, mode, name, ordering, policy, topic } = definition
-  const store = Context.getOrUndefined(yield* Effect.context<never>(), MessageStore)
-  const transactional = mode === "exactlyOnce" && store !== undefined ? store : undefined
+  const { batch, concurrency, handle, mode, name, ordering, policy, topic } = definition
+  const slots = typeof concurrency === "number" ? Semaphore.makeUnsafe(concurrency) : concurrency
+  const one = (event: Event.Event<unknown>) => handle([event])
+  const plain: Apply = batch === undefined ? Idempotent.each(one) : Idempotent.batch(handle)
   const handler: Handler = {
     name,
     topic,
     ordering,
     policy,
-    slots: typeof concurrency === "number" ? Semaphore.makeUnsafe(concurrency) : concurrency,
+    slots,
     batch,
-    apply: transactional === undefined ? plain(definition) : yield* exactlyOnce(definition, transactional, group),
-    isOutage: (error) => transactional !== undefined && isMessageStoreError(error) && !transactional.isConflict(error)
+    apply: plain,
+    grouped: undefined,
+    isOutage: () => false
   }
-  return handler
-})
-
-const plain = ({ batch, handle }: Definition): Apply =>
-  batch === undefined ? Idempotent.each((event) => handle([event])) : Idempotent.batch(handle)
-
-const exactlyOnce = Effect.fnUntraced(function*(
-  definition: Definition,
-  store: MessageStore["Service"],
-  group: string
-) {
-  const { name, topic } = definition
+  const store = Context.getOrUndefined(yield* Effect.context<never>(), MessageStore)
+  if (mode !== "exactlyOnce" || store === undefined) return handler
   const consumer = yield* Effect.mapError(store.inbox.consumer(group, name), consumerError)
-  return ExactlyOnce.make(
-    store,
-    consumer,
-    plain(definition),
-    (events) =>
-      Effect.forEach(events, (event) =>
-        EngineEvent.log({
-          _tag: "Duplicate",
-          topic: topic.name,
-          partition: event.partition,
-          offset: event.offset,
-          group,
-          handler: name,
-          messageId: event.id
-        }), { discard: true })
-  )
+  const once = ExactlyOnce.make(store, consumer, (events) => skipped(events, group, name))
+  const transactional: Handler = {
+    ...handler,
+    apply: once(plain),
+    grouped: definition.group === undefined ? undefined : {
+      limits: definition.group,
+      apply: (events, began) => once(ExactlyOnce.oneByOne(store, one, began))(events)
+    },
+    isOutage: (error) => isMessageStoreError(error) && !store.isConflict(error)
+  }
+  return transactional
 })
+
+const skipped = (events: ReadonlyArray<Event.Event<unknown>>, group: string, handler: string) =>
+  Effect.forEach(
+    events,
+    ({ id, offset, partition, topic }) =>
+      EngineEvent.log({ _tag: "Duplicate", topic, partition, offset, group, handler, messageId: id }),
+    { discard: true }
+  )

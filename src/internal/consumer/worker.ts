@@ -18,18 +18,13 @@ import type * as Event from "../../Event.ts"
 import type { Task } from "./assignment.ts"
 import * as Attempt from "./attempt.ts"
 import * as Decode from "./decode.ts"
+import * as Groups from "./groups.ts"
 import type { Reader } from "./handler.ts"
 import { type Lane, Ready } from "./lanes.ts"
 import * as Outcome from "./outcome.ts"
 import * as Slots from "./slots.ts"
 
 type Slot = Slots.Slot
-
-/** A task beside its decoded event. */
-interface Decoded {
-  readonly task: Task
-  readonly event: Event.Event<unknown>
-}
 
 /** Events, or batches, that a worker runs before it offers its slot to whoever else waits for the semaphore. */
 const eventsPerTurn = 64
@@ -41,10 +36,10 @@ export const make = Effect.fnUntraced(function*(options: Outcome.Options) {
     LogLevel.Order("Debug", Context.get(yield* Effect.context<never>(), References.MinimumLogLevel)) >= 0
   const timeoutMillis = Attempt.timeoutMillis(handler)
   const decode = Decode.make(handler.topic)
-  const outcome = Outcome.make(options)
+  const outcome = Outcome.make({ ...options, debugging })
   const ready = new Ready<Task>()
 
-  const work = Effect.fnUntraced(function*(slot: Slot) {
+  const work = Effect.fnUntraced(function*(slot: Slot): Effect.fn.Return<void> {
     for (
       let left = handler.batch === undefined ? eventsPerTurn : batchesPerTurn;
       left > 0 && slot.interrupted === undefined;
@@ -54,7 +49,12 @@ export const make = Effect.fnUntraced(function*(options: Outcome.Options) {
         const tasks = ready.take(handler.batch)
         if (tasks.length === 0) return
         kick()
-        yield* runBatch(slot, tasks)
+        yield* runTogether(slot, tasks, runHalves)
+        settleAll(tasks)
+      } else if (groups !== undefined && busy()) {
+        const tasks = ready.take(groups.limits())
+        if (tasks.length === 0) return
+        yield* runTogether(slot, tasks, groups.run)
         settleAll(tasks)
       } else {
         const task = ready.takeOne()
@@ -72,7 +72,7 @@ export const make = Effect.fnUntraced(function*(options: Outcome.Options) {
     }
   })
 
-  const { begin, fork, interrupt, kick } = yield* Slots.make({
+  const { begin, busy, fork, interrupt, kick } = yield* Slots.make({
     handler,
     timeoutMillis,
     waiting: () => ready.size,
@@ -106,7 +106,7 @@ export const make = Effect.fnUntraced(function*(options: Outcome.Options) {
   const conclude = (slot: Slot, task: Task, exit: Exit.Exit<unknown, unknown>): Effect.Effect<boolean> => {
     if (Exit.isFailure(exit)) return outcome.failed(slot, task, exit.cause)
     outcome.done(task)
-    return debugging ? Effect.as(outcome.handled(task), true) : Effect.succeed(true)
+    return Effect.as(outcome.debug(task), true)
   }
 
   /** Runs a task by itself; `false` if it must run again. */
@@ -119,24 +119,33 @@ export const make = Effect.fnUntraced(function*(options: Outcome.Options) {
     return yield* conclude(slot, task, exit)
   })
 
-  const runBatch = Effect.fnUntraced(function*(slot: Slot, tasks: ReadonlyArray<Task>) {
+  /** Decodes tasks and runs them by `run`, which adds the lanes of those that must run again to `held`. */
+  const runTogether = Effect.fnUntraced(function*(
+    slot: Slot,
+    tasks: ReadonlyArray<Task>,
+    run: (slot: Slot, batch: ReadonlyArray<Groups.Decoded>, held: Set<Lane<Task>>) => Effect.Effect<void>
+  ) {
     const held = new Set<Lane<Task>>()
-    const batch: Array<Decoded> = []
+    const batch: Array<Groups.Decoded> = []
     for (const task of tasks) {
       if (task.dropped || held.has(task.lane)) continue
       const event = task.failures?.givenUp === undefined ? yield* Effect.exit(decoded(task)) : undefined
       if (event !== undefined && Exit.isSuccess(event)) batch.push({ task, event: event.value })
       else if (!(yield* runTask(slot, task))) held.add(task.lane)
     }
-    yield* runHalves(slot, batch, held)
+    yield* run(slot, batch, held)
   })
+
+  const groups = handler.grouped === undefined
+    ? undefined
+    : yield* Groups.make({ handler, grouped: handler.grouped, outcome, begin, runTask })
 
   // A failing batch is halved until the record at fault stands alone: one
   // poison record among n costs at most 2·⌈log2 n⌉+1 attempts. Tasks behind one
   // that must run again are left for later.
   const runHalves = Effect.fnUntraced(function*(
     slot: Slot,
-    batch: ReadonlyArray<Decoded>,
+    batch: ReadonlyArray<Groups.Decoded>,
     held: Set<Lane<Task>>
   ): Effect.fn.Return<void> {
     const own = batch.filter(({ task }) => !task.dropped && !held.has(task.lane))
@@ -146,7 +155,7 @@ export const make = Effect.fnUntraced(function*(options: Outcome.Options) {
     slot.running = []
     if (Exit.isSuccess(exit)) {
       for (const task of tasks) outcome.done(task)
-      return debugging ? yield* Effect.forEach(tasks, outcome.handled, { discard: true }) : undefined
+      return debugging ? yield* Effect.forEach(tasks, outcome.debug, { discard: true }) : undefined
     }
     // While the store is away no half would fare better: all wait together.
     if (Attempt.isOutage(handler, exit.cause)) return yield* outcome.waitOut(tasks, exit.cause)

@@ -22,6 +22,7 @@ import { broadcast } from "./broadcast.ts"
 import { delivery } from "./delivery.ts"
 import { exactlyOnce } from "./exactlyOnce.ts"
 import { failures } from "./failures.ts"
+import { groupCommit } from "./groupCommit.ts"
 import { ordering } from "./ordering.ts"
 import { progress } from "./progress.ts"
 import { propagation } from "./propagation.ts"
@@ -66,5 +67,6 @@ const withStore = (it: It<Services>, features: FrontFeatures): void => {
   describe("shutdown", () => shutdown(it, features))
   describe("batches", () => batches(it, features))
   describe("exactly once", () => exactlyOnce(it, features))
+  describe("group commit", () => groupCommit(it, features))
   describe("cause and trace", () => propagation(it, features))
 }

@@ -175,6 +175,7 @@ export const make = (): { readonly store: MessageStore["Service"]; readonly cont
       transaction,
       level,
       isConflict: (error) => isMessageStoreError(error) && error.reason._tag === "Conflict",
+      isTransactionWide: isMessageStoreError,
       outbox,
       leases: leasing,
       inbox

@@ -130,3 +130,13 @@ export const isConflict = (error: unknown): boolean =>
     : SqlError.isSqlError(error)
     ? tagOf(error.reason) === "Conflict"
     : SqlError.isSqlErrorReason(error) && tagOf(error) === "Conflict"
+
+/** SQLSTATE `in_failed_sql_transaction`: what every statement after a failed one is answered with. */
+const afterFailure = "25P02"
+
+/** @internal */
+export const isTransactionWide = (error: unknown): boolean =>
+  MessageStore.isMessageStoreError(error)
+    ? error.reason._tag === "StoreUnreachable" || error.reason._tag === "Conflict"
+    : SqlError.isSqlError(error) &&
+      (stringAt(error.reason.cause, "code") === afterFailure || tagOf(error.reason) === "StoreUnreachable")

@@ -148,6 +148,7 @@ export const make = (
     transaction: Transaction.make(sql, dialect),
     level: Effect.withFiber((fiber) => Effect.succeed(Context.getOrUndefined(fiber.context, sql.transactionService))),
     isConflict: Errors.isConflict,
+    isTransactionWide: Errors.isTransactionWide,
     outbox: makeOutbox(sql, dialect, runners, wakeups),
     leases: makeLeases(dialect, runners),
     inbox: makeInbox(sql, dialect, runners)
