@@ -1,4 +1,4 @@
-/** Builds the package as npm would publish it, and asks publint and attw whether others can use it. */
+/** Builds the package as npm would publish it, and checks whether others can use it: declarations, publint, attw. */
 import { execFileSync, spawnSync } from "node:child_process"
 import { globSync, mkdtempSync, rmSync } from "node:fs"
 import { tmpdir } from "node:os"
@@ -25,5 +25,20 @@ const packed = execFileSync("npm", ["pack", "--ignore-scripts", "--json", "--pac
   stdio: ["ignore", "pipe", "ignore"]
 })
 const tarball = join(folder, JSON.parse(packed)[0].filename)
+// Users may check the declarations of their libraries: ours must hold by themselves.
+run("tsc", [
+  "--noEmit",
+  "--skipLibCheck",
+  "false",
+  "--strict",
+  "--module",
+  "nodenext",
+  "--target",
+  "es2022",
+  "--types",
+  "node",
+  "--ignoreConfig",
+  ...globSync("dist/**/*.d.ts")
+])
 run("publint", ["run", tarball, "--strict"])
 run("attw", [tarball, "--profile", "esm-only", "--include-entrypoints", ...entryPoints()])

@@ -23,7 +23,13 @@ import type { Failures, RetryStep, Task } from "./assignment.ts"
 import { Undecodable } from "./decode.ts"
 import type { Handler } from "./handler.ts"
 
-/** An attempt took longer than its policy allows, and was interrupted. */
+/**
+ * An attempt took longer than its policy allows, and was interrupted. Found as
+ * the reason of a dead letter, and in the log of a retry.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
 export class HandlerTimeout extends Schema.TaggedError<HandlerTimeout>("effect-events/Consumer/HandlerTimeout")(
   "HandlerTimeout",
   { handler: Schema.String, timeoutMillis: Schema.Number }

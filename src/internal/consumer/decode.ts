@@ -13,7 +13,13 @@ import * as Event from "../../Event.ts"
 import type * as Topic from "../../Topic.ts"
 import * as Envelope from "../wire/envelope.ts"
 
-/** The record is not what its topic's schema describes. */
+/**
+ * The record is not what its topic's schema describes. Found as the reason of
+ * a dead letter; no retry is made.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
 export class Undecodable extends Schema.TaggedError<Undecodable>("effect-events/Consumer/Undecodable")("Undecodable", {
   detail: Schema.String,
   cause: Schema.Defect()
