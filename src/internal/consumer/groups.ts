@@ -103,8 +103,8 @@ export const make = Effect.fnUntraced(function*(options: {
       const culprit = culpritOf(exit.cause, rest, slot.interrupted === "Timeout" ? at : undefined)
       if (culprit === undefined) return yield* halve(slot, rest, exit.cause, held)
       culprits++
-      if (!(yield* outcome.failed(slot, culprit.task, culprit.cause))) held.add(culprit.task.lane)
-      rest = rest.filter(({ task }) => task !== culprit.task)
+      const done = yield* outcome.failed(slot, culprit.task, culprit.cause)
+      rest = without(rest, culprit.task, done)
     }
   })
 
@@ -134,6 +134,12 @@ export const make = Effect.fnUntraced(function*(options: {
 
   return { limits, run }
 })
+
+/** A group without a task; if that must run again, without what follows in its lane, too. */
+const without = (group: ReadonlyArray<Decoded>, gone: Task, done: boolean): ReadonlyArray<Decoded> => {
+  const from = group.findIndex(({ task }) => task === gone)
+  return group.filter(({ task }, i) => task !== gone && (done || i < from || task.lane !== gone.lane))
+}
 
 const culpritOf = (
   cause: Cause.Cause<unknown>,

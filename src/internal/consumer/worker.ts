@@ -126,12 +126,24 @@ export const make = Effect.fnUntraced(function*(options: Outcome.Options) {
     run: (slot: Slot, batch: ReadonlyArray<Groups.Decoded>, held: Set<Lane<Task>>) => Effect.Effect<void>
   ) {
     const held = new Set<Lane<Task>>()
+    const together = new Set<Lane<Task>>()
+    const later = new Set<Lane<Task>>()
     const batch: Array<Groups.Decoded> = []
     for (const task of tasks) {
-      if (task.dropped || held.has(task.lane)) continue
-      const event = task.failures?.givenUp === undefined ? yield* Effect.exit(decoded(task)) : undefined
-      if (event !== undefined && Exit.isSuccess(event)) batch.push({ task, event: event.value })
-      else if (!(yield* runTask(slot, task))) held.add(task.lane)
+      const { lane } = task
+      if (task.dropped || held.has(lane) || later.has(lane)) continue
+      // What has failed before goes alone, so that it does not take others with
+      // it again; but not before those in front of it.
+      if (task.failures !== undefined && together.has(lane)) {
+        later.add(lane)
+        continue
+      }
+      const event = task.failures === undefined ? yield* Effect.exit(decoded(task)) : undefined
+      if (event !== undefined && Exit.isSuccess(event)) {
+        batch.push({ task, event: event.value })
+        together.add(lane)
+      } else if (together.has(lane)) later.add(lane)
+      else if (!(yield* runTask(slot, task))) held.add(lane)
     }
     yield* run(slot, batch, held)
   })

@@ -186,7 +186,8 @@ describe("a failing batch", () => {
       yield* open
       assert.deepStrictEqual(inOrder(log.join(" ").split(" ").map(Number)), [1, 3, 5])
       yield* pass(1_000)
-      assert.deepStrictEqual(log.at(-1)!.split(" "), ["2", "4", "6"])
+      // What has failed before goes alone.
+      assert.deepStrictEqual(log.slice(-2), ["2", "4 6"])
       yield* pass(1_000)
       assert.strictEqual(feed.committed(0), 7n)
     }))
