@@ -18,11 +18,18 @@ const Orders = Topic.make("orders", {
   create: { partitions: 1 }
 })
 
+const onMemory = <A, E, R>(effect: Effect.Effect<A, E, R>) =>
+  effect.pipe(
+    Effect.scoped,
+    Effect.provideService(References.MinimumLogLevel, "None"),
+    Effect.provide(Memory.layer)
+  )
+
 const applied = Memory.table<number, number>("applied")
 const numbers = Effect.map(applied.entries, (entries) => entries.map(([n]) => n))
 
 it.effect("an event that backs off lets those before it go, and holds those behind it until its time has come", () =>
-  Effect.gen(function*() {
+  onMemory(Effect.gen(function*() {
     yield* Publisher.publishAll(Orders, [0, 1, 2, 3, 4, 5].map((n) => ({ key: "a", n })))
     yield* Publisher.publishAll(Orders, [10, 11].map((n) => ({ key: "b", n })))
     const Apply = Consumer.exactlyOnce(Orders, ({ attempt, payload }) =>
@@ -41,8 +48,47 @@ it.effect("an event that backs off lets those before it go, and holds those behi
     yield* pass(1_000)
     assert.deepStrictEqual(yield* numbers, [0, 10, 11, 1, 2, 3, 4, 5])
     assert.deepStrictEqual((yield* applied.entries).find(([n]) => n === 3), [3, 2])
-  }).pipe(
-    Effect.scoped,
-    Effect.provideService(References.MinimumLogLevel, "None"),
-    Effect.provide(Memory.layer)
-  ))
+  })))
+
+it.effect("an event whose handler takes too long is interrupted and tried again, and costs the others nothing", () =>
+  onMemory(Effect.gen(function*() {
+    yield* Publisher.publishAll(Orders, [0, 1, 2, 3, 4].map((n) => ({ key: `key-${n}`, n })))
+    const interrupted: Array<number> = []
+    const Apply = Consumer.exactlyOnce(Orders, ({ attempt, payload }) =>
+      Effect.gen(function*() {
+        yield* applied.set(payload.n, attempt)
+        if (payload.n === 2 && attempt === 1) return yield* Effect.never
+      }).pipe(Effect.onInterrupt(() => Effect.sync(() => void interrupted.push(payload.n)))), {
+      concurrency: 1,
+      onFailure: { ...FailurePolicy.save(), timeout: "10 seconds", retry: Schedule.spaced("1 minute") }
+    })
+    yield* Layer.build(Consumer.layer("group", [Apply]))
+    yield* settle
+    yield* pass(10_000)
+    assert.deepStrictEqual(interrupted, [2])
+    assert.deepStrictEqual((yield* numbers).toSorted(), [0, 1, 3, 4])
+    yield* pass(60_000)
+    assert.deepStrictEqual((yield* applied.entries).toSorted(([a], [b]) => a - b), [[0, 1], [1, 1], [2, 2], [3, 1], [
+      4,
+      1
+    ]])
+  })))
+
+it.effect("an event whose handler interrupts its own fiber has failed alone", () =>
+  onMemory(Effect.gen(function*() {
+    yield* Publisher.publishAll(Orders, [0, 1, 2, 3, 4].map((n) => ({ key: `key-${n}`, n })))
+    const Apply = Consumer.exactlyOnce(Orders, ({ attempt, payload }) =>
+      Effect.gen(function*() {
+        yield* applied.set(payload.n, attempt)
+        if (payload.n !== 2) return
+        return yield* Effect.withFiber((fiber) => {
+          fiber.interruptUnsafe()
+          return Effect.never
+        })
+      }), { concurrency: 1, onFailure: { ...FailurePolicy.save(), retry: Schedule.recurs(2) } })
+    yield* Layer.build(Consumer.layer("group", [Apply]))
+    for (let i = 0; i < 10; i++) yield* pass(1_000)
+    assert.deepStrictEqual((yield* applied.entries).toSorted(([a], [b]) => a - b), [[0, 1], [1, 1], [3, 1], [4, 1]])
+    const letters = yield* (yield* Memory.MemoryBroker).records("orders.group.dead-letter")
+    assert.strictEqual(letters.length, 1)
+  })))

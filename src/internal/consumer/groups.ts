@@ -100,7 +100,8 @@ export const make = Effect.fnUntraced(function*(options: {
         return yield* Effect.forEach(rest, ({ task }) => outcome.debug(task), { discard: true })
       }
       if (slot.interrupted === "Drain") return
-      const culprit = culpritOf(exit.cause, rest, slot.interrupted === "Timeout" ? at : undefined)
+      // Interrupted by its time limit, or by itself: it was the one that ran.
+      const culprit = culpritOf(exit.cause, rest, Cause.hasInterrupts(exit.cause) ? at : undefined)
       if (culprit === undefined) return yield* halve(slot, rest, exit.cause, held)
       culprits++
       const done = yield* outcome.failed(slot, culprit.task, culprit.cause)
@@ -144,9 +145,9 @@ const without = (group: ReadonlyArray<Decoded>, gone: Task, done: boolean): Read
 const culpritOf = (
   cause: Cause.Cause<unknown>,
   group: ReadonlyArray<Decoded>,
-  timedOut: Task | undefined
+  interrupted: Task | undefined
 ): { readonly task: Task; readonly cause: Cause.Cause<unknown> } | undefined => {
-  if (timedOut !== undefined) return { task: timedOut, cause }
+  if (interrupted !== undefined) return { task: interrupted, cause }
   const error = Option.getOrUndefined(Cause.findErrorOption(cause))
   if (!(error instanceof Culprit)) return undefined
   const found = group.find(({ event }) => event === error.event)
