@@ -66,7 +66,7 @@ it.effect("an event whose handler takes too long is interrupted and tried again,
     yield* settle
     yield* pass(10_000)
     assert.deepStrictEqual(interrupted, [2])
-    assert.deepStrictEqual((yield* numbers).toSorted(), [0, 1, 3, 4])
+    assert.sameMembers(yield* numbers, [0, 1, 3, 4])
     yield* pass(60_000)
     assert.deepStrictEqual((yield* applied.entries).toSorted(([a], [b]) => a - b), [[0, 1], [1, 1], [2, 2], [3, 1], [
       4,
