@@ -137,7 +137,7 @@ export interface RelayOptions {
    * a third of it. Default: 15 seconds; at least 3.
    */
   readonly lease?: Duration.Input | undefined
-  /** Rows per read. Default: 500. */
+  /** Rows per read. Default: 500; at least 1. */
   readonly batchSize?: number | undefined
 }
 
@@ -170,5 +170,9 @@ export const layerRelay = (
     const broker = yield* Broker
     const store = yield* MessageStore
     const lease = Duration.max(Duration.fromInputUnsafe(options?.lease ?? "15 seconds"), Duration.seconds(3))
-    yield* Relay.start({ broker, store, settings: { lease, batchSize: options?.batchSize ?? 500 } })
+    yield* Relay.start({
+      broker,
+      store,
+      settings: { lease, batchSize: Math.max(1, Math.floor(options?.batchSize ?? 500)) }
+    })
   }))

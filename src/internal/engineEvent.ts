@@ -76,7 +76,7 @@ export const table: { readonly [Tag in EngineEvent["_tag"]]: readonly [Level, st
   DrainOverdue: ["Warn", "Handlers outlived the drain and were interrupted"],
   Committed: ["Debug", "Offsets committed"],
   CommitFenced: ["Warn", "A commit came after an assignment had ended: that one is dropped, the others are made again"],
-  CommitFailed: ["Warn", "A commit failed and will be tried again"],
+  CommitFailed: ["Warn", "A commit failed: what it covers goes with the next one, or comes again"],
   Left: ["Info", "Consumers stopped"],
   Restarting: ["Error", "The consumer failed and starts again"],
   Handled: ["Debug", "Event handled"],

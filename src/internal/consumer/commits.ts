@@ -27,6 +27,14 @@ export interface Commits {
   readonly run: Effect.Effect<never>
 }
 
+/** Says that a commit failed, and whether it came too late. */
+export const logFailure = (group: string, error: BrokerError): Effect.Effect<void> =>
+  EngineEvent.log({
+    _tag: error.reason._tag === "Fenced" ? "CommitFenced" : "CommitFailed",
+    group,
+    reason: error.message
+  })
+
 export const make = (options: {
   readonly group: string
   readonly assignments: () => Iterable<Assignment>
@@ -60,11 +68,7 @@ export const make = (options: {
       // Fenced or not, what can still be committed is committed the next time.
       uncommitted++
       some.openUnsafe()
-      return EngineEvent.log({
-        _tag: error.reason._tag === "Fenced" ? "CommitFenced" : "CommitFailed",
-        group: options.group,
-        reason: error.message
-      })
+      return logFailure(options.group, error)
     })
   )
 

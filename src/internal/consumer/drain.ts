@@ -13,7 +13,7 @@ import * as Fiber from "effect/Fiber"
 import * as Latch from "effect/Latch"
 import * as EngineEvent from "../engineEvent.ts"
 import type { Assignment } from "./assignment.ts"
-import type { Commits } from "./commits.ts"
+import { type Commits, logFailure } from "./commits.ts"
 import type { Reader } from "./handler.ts"
 
 /** How long interrupted handlers are waited for: their finalizers run meanwhile. */
@@ -55,10 +55,7 @@ export const make = (options: {
       const running = yield* interrupt(assignments)
       yield* EngineEvent.log({ _tag: "DrainOverdue", group, running, setting })
     }
-    yield* Effect.catch(
-      commits.flush(() => assignments),
-      (error) => EngineEvent.log({ _tag: "CommitFenced", group, reason: error.message })
-    )
+    yield* Effect.catch(commits.flush(() => assignments), (error) => logFailure(group, error))
     for (const assignment of assignments) assignment.release()
   })
 

@@ -15,7 +15,6 @@
 import * as Deferred from "effect/Deferred"
 import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
-import * as Exit from "effect/Exit"
 import * as Latch from "effect/Latch"
 import * as Scope from "effect/Scope"
 import type { Assignment as Grant, BrokerError, Flow, Position, Signal } from "../../Broker.ts"
@@ -78,8 +77,8 @@ export const make = Effect.fnUntraced(function*(options: {
     }
   }
 
-  // Fibers of the readers end after the drain, not with the scope's other fibers.
-  const workScope = yield* Scope.make()
+  // Opened before everything else and so closed last: after the drain, and also when there is none.
+  const workScope = yield* Effect.flatMap(Effect.scope, (scope) => Scope.fork(scope))
   const readers = yield* Scope.provide(options.readers(finished), workScope)
   const prefetch = Math.max(leastPrefetch, ...readers.map(({ takes }) => takes * prefetchedBatches))
   const isFull = ({ buffered, watermark }: Assignment) => buffered >= prefetch || watermark.span >= maxSpan
@@ -184,7 +183,6 @@ export const make = Effect.fnUntraced(function*(options: {
       stopping = true
       return drain(Array.from(assignments.values()), options.shutdownTimeout, "shutdownTimeout of the consumer")
     }).pipe(
-      Effect.andThen(Scope.close(workScope, Exit.void)),
       Effect.andThen(EngineEvent.log({ _tag: "Left", group }))
     )
   )

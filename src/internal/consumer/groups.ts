@@ -97,7 +97,7 @@ export const make = Effect.fnUntraced(function*(options: {
       if (Exit.isSuccess(exit)) {
         learn(rest.length, clock.currentTimeMillisUnsafe() - started)
         for (const { task } of rest) outcome.done(task)
-        return yield* Effect.forEach(rest, ({ task }) => outcome.debug(task), { discard: true })
+        return yield* outcome.debug(rest.map(({ task }) => task))
       }
       if (slot.interrupted === "Drain") return
       // Interrupted by its time limit, or by itself: it was the one that ran.

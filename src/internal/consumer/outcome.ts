@@ -46,10 +46,13 @@ export const make = (options: Options & { readonly debugging: boolean }) => {
     return true
   }
 
-  /** Logs a handled event, for those who log each. */
-  const debug = (task: Task): Effect.Effect<void> =>
+  /** Logs handled events, for those who log each. */
+  const debug = (tasks: ReadonlyArray<Task>): Effect.Effect<void> =>
     debugging
-      ? EngineEvent.log({ _tag: "Handled", ...at(task), attempt: (task.failures?.attempts ?? 0) + 1 })
+      ? Effect.forEach(tasks, (task) =>
+        EngineEvent.log({ _tag: "Handled", ...at(task), attempt: (task.failures?.attempts ?? 0) + 1 }), {
+        discard: true
+      })
       : Effect.void
 
   /** Waits for the store to come back, with one line for all of them. */

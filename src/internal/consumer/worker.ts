@@ -106,7 +106,7 @@ export const make = Effect.fnUntraced(function*(options: Outcome.Options) {
   const conclude = (slot: Slot, task: Task, exit: Exit.Exit<unknown, unknown>): Effect.Effect<boolean> => {
     if (Exit.isFailure(exit)) return outcome.failed(slot, task, exit.cause)
     outcome.done(task)
-    return Effect.as(outcome.debug(task), true)
+    return Effect.as(outcome.debug([task]), true)
   }
 
   /** Runs a task by itself; `false` if it must run again. */
@@ -167,7 +167,7 @@ export const make = Effect.fnUntraced(function*(options: Outcome.Options) {
     slot.running = []
     if (Exit.isSuccess(exit)) {
       for (const task of tasks) outcome.done(task)
-      return debugging ? yield* Effect.forEach(tasks, outcome.debug, { discard: true }) : undefined
+      return yield* outcome.debug(tasks)
     }
     // While the store is away no half would fare better: all wait together.
     if (Attempt.isOutage(handler, exit.cause)) return yield* outcome.waitOut(tasks, exit.cause)
