@@ -212,8 +212,8 @@ const pruneEvery = Duration.hours(1)
 // Each instance prunes; what another has pruned costs nothing. The first time
 // comes soon, so that short-lived processes do it, too.
 const prune = Effect.fnUntraced(function*(definitions: ReadonlyArray<Definition>, retention: Duration.Duration) {
-  const store = Context.getOrUndefined(yield* Effect.context<never>(), MessageStore)
-  if (store === undefined || !definitions.some(({ mode }) => mode === "exactlyOnce")) return
+  if (!definitions.some(({ mode }) => mode === "exactlyOnce")) return
+  const store = Context.getUnsafe(yield* Effect.context<never>(), MessageStore)
   yield* Effect.forkScoped(
     store.inbox.prune(retention).pipe(
       Effect.ignore({ log: "Warn", message: "Old inbox marks could not be pruned" }),
@@ -241,8 +241,9 @@ const handlerOf = Effect.fnUntraced(function*(definition: Definition, group: str
     grouped: undefined,
     isOutage: () => false
   }
-  const store = Context.getOrUndefined(yield* Effect.context<never>(), MessageStore)
-  if (mode !== "exactlyOnce" || store === undefined) return handler
+  if (mode !== "exactlyOnce") return handler
+  // The consumer's type asks for the store; who casts that away gets a defect and never a weaker guarantee.
+  const store = Context.getUnsafe(yield* Effect.context<never>(), MessageStore)
   const consumer = yield* Effect.mapError(store.inbox.consumer(group, name), consumerError)
   const once = ExactlyOnce.make(store, consumer, (events) => skipped(events, group, name))
   const transactional: Handler = {
