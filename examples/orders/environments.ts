@@ -7,7 +7,6 @@ import * as KafkaJs from "effect-events/Layers/KafkaJs"
 import * as Memory from "effect-events/Layers/Memory"
 import * as SqlStore from "effect-events/Layers/SqlStore"
 import { SqlClient } from "effect/sql"
-import { Kafka, logLevel } from "kafkajs"
 
 /** A SQLite file and a broker in this process. */
 export const embedded = Layer.unwrap(Effect.gen(function*() {
@@ -37,32 +36,14 @@ export const kafka = (run: string) =>
     )
   }))
 
-const dropTopics = Effect.fnUntraced(function*(prefix: string) {
-  const brokers = yield* kafkaBrokers
-  yield* Effect.acquireUseRelease(
-    Effect.sync(() => new Kafka({ brokers, logLevel: logLevel.NOTHING }).admin()),
-    (admin) =>
-      Effect.tryPromise(() =>
-        admin.connect()
-          .then(() => admin.listTopics())
-          .then((topics) => admin.deleteTopics({ topics: topics.filter((topic) => topic.startsWith(prefix)) }))
-      ),
-    (admin) => Effect.promise(() => admin.disconnect())
-  )
-})
-
-/** Creates the schema of a run, and drops it at the end, with the run's topics. */
-export const placeOf = (run: string) =>
+/** Creates the schema of a run, and drops it at the end. */
+export const schemaOf = (run: string) =>
   Layer.effectDiscard(Effect.gen(function*() {
     const url = yield* postgresUrl
     const admin = (statement: (sql: SqlClient.SqlClient) => Effect.Effect<unknown, unknown>) =>
       SqlClient.SqlClient.use(statement).pipe(Effect.provide(PgClient.layer({ url })))
     yield* Effect.acquireRelease(
       admin((sql) => sql`CREATE SCHEMA ${sql(run)}`),
-      () =>
-        Effect.ignore(
-          Effect.andThen(admin((sql) => sql`DROP SCHEMA ${sql(run)} CASCADE`), dropTopics(`${run}.`)),
-          { log: "Warn" }
-        )
+      () => Effect.ignore(admin((sql) => sql`DROP SCHEMA ${sql(run)} CASCADE`), { log: "Warn" })
     )
   }))

@@ -47,7 +47,7 @@ const embedded = (orders: number) =>
 
 const onKafka = (orders: number, crash: boolean) => {
   const run = `orders_${randomBytes(4).toString("hex")}`
-  const environment = Environments.kafka(run).pipe(Layer.provide(Environments.placeOf(run)))
+  const environment = Environments.kafka(run).pipe(Layer.provide(Environments.schemaOf(run)))
   return crash
     ? trade(orders, relay, crashing(run, placedOf(orders))).pipe(Effect.provide(environment))
     : trade(orders, Layer.mergeAll(relay, invoicing), Effect.never).pipe(Effect.provide(environment))
