@@ -14,12 +14,17 @@ export default defineConfig({
   ssr: { resolve: { conditions: [sourceCondition] } },
   test: {
     env: { NODE_OPTIONS: `--conditions=${sourceCondition}` },
+    // Cases of a suite that run side by side: more would let each wait for the others on a slow machine.
+    maxConcurrency: 3,
     projects: [
       {
         extends: true,
         test: {
           name: "unit",
-          include: ["test/*.test.ts", "test/internal/**/*.test.ts", inMemory]
+          include: ["test/*.test.ts", "test/internal/**/*.test.ts", inMemory],
+          testTimeout: 60_000,
+          maxWorkers: 2,
+          sequence: { groupOrder: 1 }
         }
       },
       {
@@ -29,11 +34,11 @@ export default defineConfig({
           include: needsServices,
           exclude: [inMemory],
           globalSetup: "test/support/obtainServices.ts",
-          testTimeout: 60_000,
-          hookTimeout: 60_000,
+          testTimeout: 180_000,
+          hookTimeout: 180_000,
           maxWorkers: 2,
           // After the unit tests, which would take the cores that a broker needs to keep its time limits.
-          sequence: { groupOrder: 1 }
+          sequence: { groupOrder: 2 }
         }
       }
     ]

@@ -1,50 +1,72 @@
 /**
- * `consume-idempotent`: an idempotent consumer whose handler adds up a field,
- * against KafkaJS `eachBatch` with `JSON.parse` over the same records.
+ * `consume-idempotent` and `consume-idempotent-batch`: an idempotent consumer
+ * whose handler adds up a field, of each event or of each batch, against
+ * KafkaJS `eachBatch` with `JSON.parse` over the same records.
  */
 import { Deferred, Effect, Layer } from "effect"
 import { Consumer } from "effect-events"
-import { type Benchmark, measure, type Round } from "./harness.ts"
+import { type Benchmark, measure, quiet, type Round } from "./harness.ts"
 import { drop, fill, kafka, layer, type Order, sumOf, topicOf, unique } from "./orders.ts"
 
 const events = 300_000
 
+const settings = {
+  events,
+  payloadBytes: 200,
+  partitions: 3,
+  headers: "CloudEvents",
+  twin: "eachBatch, JSON.parse, partitionsConsumedConcurrently 3, maxBytesPerPartition 1 MiB, commit each second"
+}
+
+const open = (ours: (topic: string) => Promise<Round>): Benchmark["open"] => async () => {
+  const topic = unique("consume")
+  await fill(topic, events)
+  return { ours: () => ours(topic), twin: () => twin(topic), close: () => drop(topic) }
+}
+
 export const consumeIdempotent: Benchmark = {
   name: "consume-idempotent KafkaJs",
-  settings: {
-    events,
-    payloadBytes: 200,
-    partitions: 3,
-    headers: "CloudEvents",
-    ours: "defaults: key order, concurrency 16, schema decode",
-    twin: "eachBatch, JSON.parse, partitionsConsumedConcurrently 3, maxBytesPerPartition 1 MiB, commit each second"
-  },
-  open: async () => {
-    const topic = unique("consume")
-    await fill(topic, events)
-    return { ours: () => ours(topic), twin: () => twin(topic), close: () => drop(topic) }
-  }
+  settings: { ...settings, ours: "defaults: key order, concurrency 16, schema decode" },
+  open: open((topic) =>
+    ours((add) => Consumer.idempotent(topicOf(topic), (event) => Effect.sync(() => add(event.payload.total))))
+  )
+}
+
+export const consumeIdempotentBatch: Benchmark = {
+  name: "consume-idempotent-batch KafkaJs",
+  settings: { ...settings, ours: "defaults: key order, concurrency 3, batches of at most 100, schema decode" },
+  open: open((topic) =>
+    ours((add) =>
+      Consumer.idempotentBatch(topicOf(topic), (batch) =>
+        Effect.sync(() => {
+          for (const event of batch) add(event.payload.total)
+        }))
+    )
+  )
 }
 
 const check = (sum: number): void => {
   if (sum !== sumOf(events)) throw new Error(`The sum is ${sum} and should be ${sumOf(events)}`)
 }
 
-const ours = (topic: string): Promise<Round> =>
+type Add = (total: number) => void
+
+const ours = (
+  consumer: (add: Add) => ReturnType<typeof Consumer.idempotent<typeof Order, never, never>>
+): Promise<Round> =>
   measure(events, (started) =>
     Effect.gen(function*() {
       const done = yield* Deferred.make<void>()
       let count = 0
       let sum = 0
-      const consumer = Consumer.idempotent(topicOf(topic), (event) =>
-        Effect.sync(() => {
-          if (count === 0) started()
-          sum += event.payload.total
-          if (++count === events) Deferred.doneUnsafe(done, Effect.void)
-        }))
-      yield* Effect.andThen(Layer.build(Consumer.layer(unique("group"), [consumer])), Deferred.await(done))
+      const add: Add = (total) => {
+        if (count === 0) started()
+        sum += total
+        if (++count === events) Deferred.doneUnsafe(done, Effect.void)
+      }
+      yield* Effect.andThen(Layer.build(Consumer.layer(unique("group"), [consumer(add)])), Deferred.await(done))
       check(sum)
-    }).pipe(Effect.scoped, Effect.provide(layer), Effect.runPromise))
+    }).pipe(Effect.scoped, Effect.provide(layer), quiet, Effect.runPromise))
 
 const twin = (topic: string): Promise<Round> =>
   measure(events, async (started) => {

@@ -1,25 +1,20 @@
 /**
  * `exactly-once-batch`: inbox, the handler's upsert and the commit in one
  * transaction per batch, against a loop on KafkaJS and `pg` that a good
- * engineer writes by hand with the same SQL.
+ * engineer writes by hand with the same SQL. `exactly-once-batch-vs-single`:
+ * the same against the loop that most people write, a transaction per message.
  */
-import { PgClient } from "@effect/sql-pg"
-import { Deferred, Effect, Layer, Redacted } from "effect"
+import { Deferred, Effect, Layer } from "effect"
 import { Consumer } from "effect-events"
-import * as SqlStore from "effect-events/Layers/SqlStore"
 import { SqlClient } from "effect/sql"
-import { Pool } from "pg"
-import { type Benchmark, measure, type Round } from "./harness.ts"
-import { drop, fill, kafka, layer, type Order, sumOf, topicOf, unique } from "./orders.ts"
+import { type Benchmark, measure, quiet, type Round } from "./harness.ts"
+import { drop, fill, kafka, type Order, topicOf, unique } from "./orders.ts"
+import { inSchema, layer, poolWithInbox, upsert } from "./postgres.ts"
+import { single } from "./single.ts"
 
 const events = 100_000
+const singleEvents = 8_000
 const maxSize = 500
-
-const postgresUrl = (): string => {
-  const url = process.env.POSTGRES_URL
-  if (url === undefined) throw new Error("POSTGRES_URL is not set; run this with npm run bench")
-  return url
-}
 
 export const exactlyOnceBatch: Benchmark = {
   name: "exactly-once-batch KafkaJs",
@@ -40,9 +35,33 @@ export const exactlyOnceBatch: Benchmark = {
   }
 }
 
-const upsert = (schema: string) =>
-  `INSERT INTO ${schema}.totals (customer, total) SELECT * FROM unnest($1::text[], $2::bigint[])
-   ON CONFLICT (customer) DO UPDATE SET total = totals.total + excluded.total`
+export const exactlyOnceBatchVsSingle: Benchmark = {
+  name: "exactly-once-batch-vs-single KafkaJs",
+  settings: {
+    events: `${events} ours, ${singleEvents} twin`,
+    payloadBytes: 200,
+    partitions: 3,
+    headers: "CloudEvents",
+    database: "Postgres",
+    maxSize,
+    ours: "exactlyOnceBatch, concurrency 3, one upsert of the batch's totals per customer",
+    twin: "eachMessage, JSON.parse, one transaction each, one at a time (KafkaJS's default), prepared statements"
+  },
+  open: async () => {
+    const many = unique("exactly-once")
+    const few = unique("exactly-once")
+    await fill(many, events)
+    await fill(few, singleEvents)
+    return {
+      ours: () => ours(many),
+      twin: () => single(few, singleEvents, 1),
+      close: async () => {
+        await drop(many)
+        await drop(few)
+      }
+    }
+  }
+}
 
 const totalsOf = (orders: ReadonlyArray<Order>): [Array<string>, Array<number>] => {
   const totals = new Map<string, number>()
@@ -52,27 +71,8 @@ const totalsOf = (orders: ReadonlyArray<Order>): [Array<string>, Array<number>] 
   return [sorted.map(([customer]) => customer), sorted.map(([, total]) => total)]
 }
 
-/** Runs one side with a schema of its own, and checks what it wrote. */
-const inSchema = async (side: (schema: string) => Promise<Round>): Promise<Round> => {
-  const schema = unique("eo").replaceAll("-", "_")
-  const admin = new Pool({ connectionString: postgresUrl(), max: 1 })
-  await admin.query(`CREATE SCHEMA ${schema}`)
-  await admin.query(`CREATE TABLE ${schema}.totals (customer text PRIMARY KEY, total bigint NOT NULL)`)
-  try {
-    const round = await side(schema)
-    const { rows } = await admin.query<{ sum: string }>(`SELECT sum(total) FROM ${schema}.totals`)
-    if (Number(rows[0]!.sum) !== sumOf(events)) {
-      throw new Error(`The sum is ${rows[0]!.sum} and should be ${sumOf(events)}`)
-    }
-    return round
-  } finally {
-    await admin.query(`DROP SCHEMA ${schema} CASCADE`)
-    await admin.end()
-  }
-}
-
 const ours = (topic: string): Promise<Round> =>
-  inSchema((schema) =>
+  inSchema(events, (schema) =>
     measure(events, (started) =>
       Effect.gen(function*() {
         const done = yield* Deferred.make<void>()
@@ -93,27 +93,19 @@ const ours = (topic: string): Promise<Round> =>
         yield* Effect.andThen(Layer.build(Consumer.layer(unique("group"), [consumer])), Deferred.await(done))
       }).pipe(
         Effect.scoped,
-        Effect.provide(
-          SqlStore.layerWith({ schema }).pipe(
-            Layer.provideMerge(PgClient.layer({ url: Redacted.make(postgresUrl()) })),
-            Layer.merge(layer)
-          )
-        ),
+        Effect.provide(layer(schema)),
+        quiet,
         Effect.runPromise
-      ))
-  )
+      )))
 
 const claim = (schema: string) =>
   `INSERT INTO ${schema}.inbox (consumer, message_key) SELECT 1, m FROM unnest($1::uuid[]) m
    ON CONFLICT DO NOTHING RETURNING message_key`
 
 const twin = (topic: string): Promise<Round> =>
-  inSchema((schema) =>
+  inSchema(events, (schema) =>
     measure(events, async (started) => {
-      const pool = new Pool({ connectionString: postgresUrl(), max: 3 })
-      await pool.query(`CREATE TABLE ${schema}.inbox (
-        consumer int NOT NULL, message_key uuid NOT NULL, processed_at timestamptz NOT NULL DEFAULT now(),
-        PRIMARY KEY (consumer, message_key))`)
+      const pool = await poolWithInbox(schema, 3)
       const consumer = kafka.consumer({ groupId: unique("group"), maxBytesPerPartition: 1024 * 1024 })
       await consumer.connect()
       await consumer.subscribe({ topic, fromBeginning: true })
@@ -158,5 +150,4 @@ const twin = (topic: string): Promise<Round> =>
       })
       await consumer.disconnect()
       await pool.end()
-    })
-  )
+    }))

@@ -3,6 +3,7 @@
  * client. Both alternate within one run, so a noisy machine disturbs both; the
  * ratio of medians is the figure.
  */
+import { Effect, References } from "effect"
 import { existsSync, readFileSync, writeFileSync } from "node:fs"
 
 /** What one round of one side took. */
@@ -40,6 +41,9 @@ export interface Row {
 }
 
 const warmUps = 1
+
+/** Keeps the engine's log of joins and drains out of the figures. */
+export const quiet = Effect.provideService(References.MinimumLogLevel, "Warn")
 
 /** Measures the work between two calls of the clock. */
 export const measure = async (events: number, work: (started: () => void) => Promise<void>): Promise<Round> => {

@@ -27,7 +27,7 @@ export const topicOf = (name: string) =>
 const customers = 5_000
 const chunk = 1_000
 
-const orderOf = (i: number): Order =>
+export const orderOf = (i: number): Order =>
   new Order({
     orderId: `order-${String(i).padStart(10, "0")}`,
     customer: `customer-${i % customers}`,

@@ -23,7 +23,16 @@ const folder = mkdtempSync(join(tmpdir(), "effect-events-report-"))
 const report = join(folder, "vitest.json")
 const exitCode = await foreground(
   "vitest",
-  ["run", "--reporter=default", "--reporter=json", `--outputFile.json=${report}`, ...process.argv.slice(2)],
+  [
+    "run",
+    "--reporter=default",
+    "--reporter=./scripts/stalled.ts",
+    "--reporter=json",
+    `--outputFile.json=${report}`,
+    // Beyond so many the cause is one, such as a server that died, and the rest would only wait for it.
+    "--bail=50",
+    ...process.argv.slice(2)
+  ],
   environment(obtained)
 )
 const lacking = missing(obtained)

@@ -25,6 +25,7 @@ import type * as Effect from "effect/Effect"
 import * as Predicate from "effect/Predicate"
 import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
+import type * as Stream from "effect/Stream"
 
 const ErrorTypeId = "~effect-events/Broker/BrokerError" as const
 
@@ -147,7 +148,8 @@ export type Signal =
 
 /**
  * Flow control of a running subscription or tail. Pausing a partition that is
- * not assigned does nothing; a pause ends with its assignment.
+ * not assigned does nothing; a pause ends with its assignment. Neither `pause`
+ * nor `resume` waits for a signal that is being handled.
  *
  * @category models
  * @since 0.1.0
@@ -172,6 +174,13 @@ export interface Subscription extends Flow {
    * with reason `Fenced` when an epoch has ended.
    */
   readonly commit: (positions: ReadonlyArray<Position>) => Effect.Effect<void, BrokerError>
+  /**
+   * Whether what is assigned is certainly still ours. It is not when the
+   * process stood still past its session and has not heard of it yet: nothing
+   * should begin then, until `Lost` comes, or trust. Asked before each attempt.
+   * Without it: always.
+   */
+  readonly trusted?: (() => boolean) | undefined
 }
 
 /**
@@ -200,13 +209,42 @@ export interface TopicRequirement {
 }
 
 /**
+ * A topic as the broker has it. `config` holds the settings that the program
+ * may see: `cleanup.policy`, `retention.ms` and `max.message.bytes` at least,
+ * or nothing if the broker does not let it look.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface TopicDescription {
+  readonly partitions: number
+  readonly replicationFactor: number
+  readonly config: { readonly [name: string]: string }
+}
+
+/**
+ * Some records of one partition, in offset order.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Chunk {
+  readonly partition: number
+  readonly records: ReadonlyArray<ConsumerRecord>
+}
+
+/**
  * Sends records to partitions.
  *
  * @category models
  * @since 0.1.0
  */
 export interface Producer {
-  /** Number of partitions of a topic. Fails with `UnknownTopic` if it does not exist. */
+  /**
+   * Number of partitions of a topic. Fails with `UnknownTopic` if it does not
+   * exist. Waits while no broker answers and none has told it before: whoever
+   * calls has the deadline.
+   */
   readonly partitions: (topic: string) => Effect.Effect<number, BrokerError>
   /**
    * Sends records to one partition and returns the offset of the first; `-1n`
@@ -249,6 +287,19 @@ export class Broker extends Context.Service<Broker, {
   readonly scope: Scope.Scope
   /** Checks that topics exist, and creates those that say how. */
   readonly ensureTopics: (topics: ReadonlyArray<TopicRequirement>) => Effect.Effect<void, BrokerError>
+  /** Looks at a topic. Fails with `UnknownTopic` if it does not exist, and never creates it. */
+  readonly describe: (topic: string) => Effect.Effect<TopicDescription, BrokerError>
+  /**
+   * Checks that the program may write to an existing topic, without writing
+   * anything. Fails with `NotAllowed` if it may not.
+   */
+  readonly mayWrite: (topic: string) => Effect.Effect<void, BrokerError>
+  /**
+   * Reads a whole topic without a group: partition by partition, from the
+   * first record to the ends as they were at the start. Fails with
+   * `UnknownTopic` if the topic does not exist.
+   */
+  readonly read: (topic: string) => Stream.Stream<Chunk, BrokerError>
   /** A producer of its own, closed with the scope. */
   readonly producer: Effect.Effect<Producer, BrokerError, Scope.Scope>
   /**
@@ -265,7 +316,8 @@ export class Broker extends Context.Service<Broker, {
    * Reads all partitions of the topics without a group, from their ends, and
    * returns once the start positions are known. Signals are one `Assigned`
    * per partition grant and `Records`; partitions that are added later are
-   * read from their beginning.
+   * read from their beginning. A partition whose log starts anew, as when its
+   * topic was deleted and created again, is `Revoked` and granted once more.
    */
   readonly tail: (options: {
     readonly topics: ReadonlyArray<string>
@@ -321,6 +373,24 @@ export class UnknownTopic extends Schema.TaggedError<UnknownTopic>("effect-event
     return this.partition === undefined
       ? `Topic "${this.topic}" does not exist. Create it, or pass { create: {} } to Topic.make.`
       : `Topic "${this.topic}" has no partition ${this.partition}.`
+  }
+}
+
+/**
+ * The program has not the right to do this with a topic.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export class NotAllowed extends Schema.TaggedError<NotAllowed>("effect-events/Broker/NotAllowed")("NotAllowed", {
+  /** The right that is missing, as the broker names it: `Write`, `Read`, … */
+  right: Schema.String,
+  topic: Schema.String,
+  cause: Schema.Defect()
+}) {
+  override get message() {
+    return `This program lacks the right ${this.right} on topic "${this.topic}". ` +
+      `Grant it to the user that the program logs in as (on Kafka: kafka-acls --add --operation ${this.right} --topic ${this.topic}).`
   }
 }
 
@@ -398,6 +468,7 @@ export type BrokerErrorReason =
   | Unreachable
   | AuthenticationFailed
   | UnknownTopic
+  | NotAllowed
   | Refused
   | TooLarge
   | ResultUnknown
@@ -413,6 +484,7 @@ export const BrokerErrorReason = Schema.Union([
   Unreachable,
   AuthenticationFailed,
   UnknownTopic,
+  NotAllowed,
   Refused,
   TooLarge,
   ResultUnknown,

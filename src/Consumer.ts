@@ -3,7 +3,7 @@
  *
  * | | loses | duplicates | order |
  * | --- | --- | --- | --- |
- * | `idempotent` | never, under the policies `save` and `block` | possible after a crash or rebalance | by `ordering` |
+ * | `idempotent` | never, under the policies `save`, `retryLater` and `block` | possible after a crash or rebalance | by `ordering` |
  * | `exactlyOnce` | never, under the same policies | no effect twice within the inbox's retention | by `ordering` |
  * | `broadcast` | nothing published after start, while the process lives | possible on reconnect | by `ordering` |
  *
@@ -20,31 +20,26 @@
  */
 import type * as Arr from "effect/Array"
 import * as Context from "effect/Context"
-import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Effectable from "effect/Effectable"
-import * as Exit from "effect/Exit"
 import * as Layer from "effect/Layer"
 import type * as Schema from "effect/Schema"
-import * as Scope from "effect/Scope"
+import type * as Scope from "effect/Scope"
 import type * as Semaphore from "effect/Semaphore"
-import * as Sink from "effect/Sink"
-import * as Stream from "effect/Stream"
 import * as Batching from "./Batching.ts"
 import type { Broker } from "./Broker.ts"
+import { ConsumerGroup } from "./ConsumerGroup.ts"
 import type * as Event from "./Event.ts"
 import * as FailurePolicy from "./FailurePolicy.ts"
-import * as Health from "./Health.ts"
-import type { Ordering } from "./internal/consumer/assignment.ts"
 import type { ConsumerError, Definition, Mode } from "./internal/consumer/definition.ts"
+import type { Ordering } from "./internal/consumer/order/lanes.ts"
+import * as Settings from "./internal/consumer/settings.ts"
 import * as Start from "./internal/consumer/start.ts"
-import * as EngineEvent from "./internal/engineEvent.ts"
+import * as Supervise from "./internal/consumer/supervise.ts"
 import type { Transaction } from "./internal/transaction.ts"
 import type { MessageStore } from "./MessageStore.ts"
 import type * as Topic from "./Topic.ts"
 
-export { HandlerTimeout } from "./internal/consumer/attempt.ts"
-export { Undecodable } from "./internal/consumer/decode.ts"
 export {
   ConsumerError,
   ConsumerErrorReason,
@@ -52,19 +47,11 @@ export {
   InvalidName,
   InvalidOption
 } from "./internal/consumer/definition.ts"
+export { HandlerTimeout } from "./internal/consumer/failure/attempt.ts"
+export { Undecodable } from "./internal/consumer/run/decode.ts"
+export { commit, type Committable, stream, type StreamOptions } from "./internal/consumer/stream.ts"
 
 const TypeId = "~effect-events/Consumer" as const
-
-/**
- * The group in which a consumer consumes, as in Kafka. Provided by
- * `Consumer.layer` and `Consumer.inGroup`.
- *
- * @category services
- * @since 0.1.0
- */
-export class ConsumerGroup extends Context.Service<ConsumerGroup, {
-  readonly name: string
-}>()("effect-events/Consumer/ConsumerGroup") {}
 
 /**
  * A consumer: an Effect that consumes until interrupted, and a value that
@@ -123,7 +110,10 @@ export interface Options<in E> {
  * @since 0.1.0
  */
 export interface BatchOptions<in E> extends Options<E> {
-  /** Limits of a batch. Default: 100 events, 1 MiB. */
+  /**
+   * Limits of a batch. Default: 100 events, 1 MiB, and no waiting. `minSize` and
+   * `maxWait` are for handlers of batches; group commit never waits.
+   */
   readonly batch?: Batching.Options | undefined
 }
 
@@ -151,13 +141,16 @@ export interface ExactlyOnceOptions<in E> extends BatchOptions<E> {
  * @category options
  * @since 0.1.0
  */
-export type GroupOptions = Start.Options
+export type GroupOptions = Settings.Options
 
 type Handle<S extends Schema.Constraint, E, R> = (event: Event.Event<S["Type"]>) => Effect.Effect<unknown, E, R>
 
 type HandleBatch<S extends Schema.Constraint, E, R> = (
   events: Arr.NonEmptyReadonlyArray<Event.Event<S["Type"]>>
 ) => Effect.Effect<unknown, E, R>
+
+/** A failure that names its culprits reaches the policy as the error within. */
+type Judged<E> = E extends Batching.Failed<infer Inner> ? Inner : E
 
 type Idempotent<S extends Schema.Constraint, R> = Consumer<
   Exclude<R, Scope.Scope> | S["DecodingServices"] | ConsumerGroup | Broker
@@ -259,9 +252,15 @@ export const idempotent = <S extends Schema.Constraint, E, R>(
  * **Details**
  *
  * While slots are free an event is handed over at once, alone; when all are
- * busy, what piled up goes together. Two batches that run at the same time
- * never share a key under key ordering. A failing batch is halved until the
- * event at fault stands alone; the others are applied.
+ * busy, what piled up goes together; `minSize` makes batches wait for more.
+ * `Batching.Closed` tells the handler why its batch closed. Two batches that run
+ * at the same time never share a key under key ordering.
+ *
+ * A handler may name the events at fault with `Batching.failed`. A batch that
+ * fails otherwise is halved until the event at fault stands alone; the others
+ * are applied. If both halves fail, the cause is common: they back off together,
+ * and come back in parts of half the size. Only an event that has failed alone,
+ * or was named, is given up on.
  *
  * @category constructors
  * @since 0.1.0
@@ -269,7 +268,7 @@ export const idempotent = <S extends Schema.Constraint, E, R>(
 export const idempotentBatch = <S extends Schema.Constraint, E, R>(
   topic: Topic.Topic<S>,
   handler: HandleBatch<S, E, R>,
-  options?: BatchOptions<E>
+  options?: BatchOptions<Judged<E>>
 ): Idempotent<S, R> => define("idempotent", topic, handler, options as Options<never>, Batching.limits(options?.batch))
 
 /**
@@ -338,7 +337,7 @@ export const exactlyOnce = <S extends Schema.Constraint, E, R>(
 export const exactlyOnceBatch = <S extends Schema.Constraint, E, R>(
   topic: Topic.Topic<S>,
   handler: HandleBatch<S, E, R>,
-  options?: BatchOptions<E>
+  options?: BatchOptions<Judged<E>>
 ): ExactlyOnce<S, R> =>
   define("exactlyOnce", topic, handler, options as Options<never>, Batching.limits(options?.batch))
 
@@ -370,7 +369,7 @@ export const broadcast = <S extends Schema.Constraint, E, R>(
 export const broadcastBatch = <S extends Schema.Constraint, E, R>(
   topic: Topic.Topic<S>,
   handler: HandleBatch<S, E, R>,
-  options?: BatchOptions<E>
+  options?: BatchOptions<Judged<E>>
 ): Broadcast<S, R> => define("broadcast", topic, handler, options as Options<never>, Batching.limits(options?.batch))
 
 const runAll = (
@@ -428,77 +427,38 @@ export const inGroup =
     Effect.provideService(effect, ConsumerGroup, { name })
 
 /**
- * An event of an open stream. `Consumer.commit` takes it once it is done.
- *
- * @category models
- * @since 0.1.0
- */
-export interface Committable<out A> {
-  readonly event: Event.Event<A>
-  /** Marks the event as done. Synchronous, and harmless when repeated. */
-  readonly finish: () => void
-}
-
-/**
- * The open form of a consumer: a stream of committable events, for those who
- * compose a pipeline of their own.
+ * Bounds how many handlers of all consumers run at once in this process.
  *
  * **Details**
  *
- * At-least-once: what is not committed comes again after a restart or
- * rebalance. Events of one partition arrive in order; what happens to order
- * behind the stream is the pipeline's. A record that does not decode goes to
- * the dead-letter topic and not into the stream. Pull-based: what is not
- * pulled is not prefetched beyond 2,048 events per partition.
+ * Provide one such Layer to all of them. A handler needs a permit of its own
+ * limit, of its group's and of this one, in this order; idle ones hold none. So
+ * that nobody starves, a worker gives its permits back after 64 events or 100 ms
+ * of single events, or one batch. A `Semaphore` can be resized while running.
  *
- * When the stream ends or is interrupted, what was committed is committed to
- * the broker and the group is left.
+ * Fails with `InvalidOption` if `concurrency` is no whole number above 0.
  *
- * **Example** (A pipeline of one's own)
+ * **Example** (A hundred handlers at once)
  *
  * ```ts
- * import { Effect, Schema, Stream } from "effect"
+ * import { Effect, Layer, Schema } from "effect"
  * import { Consumer, Topic } from "effect-events"
  *
  * const Orders = Topic.make("orders.placed", { schema: Schema.Struct({ orderId: Schema.String }) })
+ * const Bill = Consumer.idempotent(Orders, (event) => Effect.log("bill", event.payload.orderId))
+ * const Ship = Consumer.idempotent(Orders, (event) => Effect.log("ship", event.payload.orderId))
  *
- * const program = Consumer.stream(Orders).pipe(
- *   Stream.tap(({ event }) => Effect.log(event.payload.orderId)),
- *   Stream.run(Consumer.commit),
- *   Consumer.inGroup("audit")
- * )
+ * const Consumers = Layer.mergeAll(
+ *   Consumer.layer("billing", [Bill], { concurrency: 60 }),
+ *   Consumer.layer("shipping", [Ship])
+ * ).pipe(Layer.provide(Consumer.layerProcessLimit(100)))
  * ```
  *
- * @category streams
+ * @category layers
  * @since 0.1.0
  */
-export const stream = <S extends Schema.Constraint>(
-  topic: Topic.Topic<S>,
-  options?: { readonly name?: string | undefined }
-): Stream.Stream<Committable<S["Type"]>, ConsumerError, S["DecodingServices"] | ConsumerGroup | Broker> => {
-  const consumer = define("idempotent", topic, () => Effect.void, { ...options, ordering: "unordered" }, undefined)
-  return Stream.fromPull(Effect.gen(function*() {
-    const group = yield* ConsumerGroup
-    const { failed, take } = yield* Start.startStream(definitionsOf([consumer])[0]!, group.name)
-    return Effect.raceFirst(take, failed)
-  })).pipe(Stream.scoped)
-}
-
-/**
- * The sink of `Consumer.stream`: commits what flows into it. Out of order is
- * fine: the position moves only over events below which all are committed.
- *
- * @category streams
- * @since 0.1.0
- */
-export const commit: Sink.Sink<void, Committable<unknown>> = Sink.forEachArray((committables) =>
-  Effect.sync(() => {
-    for (const committable of committables) committable.finish()
-  })
-)
-
-const firstRestartMillis = 1_000
-const longestRestartMillis = 30_000
+export const layerProcessLimit = (concurrency: number | Semaphore.Semaphore): Layer.Layer<never, ConsumerError> =>
+  Layer.effect(Settings.ProcessLimit, Settings.processLimit(concurrency))
 
 /**
  * Runs consumers for as long as the Layer lives.
@@ -510,7 +470,9 @@ const longestRestartMillis = 30_000
  * start fails the build: an unreachable broker, a missing topic, two handlers
  * of one topic without names. Afterwards it never ends in silence: what cannot
  * go on starts again, after 1 s, doubling to 30 s, each time with an Error log,
- * and `Health` says so meanwhile.
+ * and `Health` says so meanwhile, and until it has run for 5 s. That is so also
+ * for what cannot work by itself, such as a login or a right that was taken
+ * away: somebody gives it back, and the consumers go on.
  *
  * Closing the Layer stops gracefully.
  *
@@ -534,48 +496,7 @@ export const layer = <const C extends ReadonlyArray<Any>>(
   group: string,
   consumers: C,
   options?: GroupOptions
-): Layer.Layer<never, ConsumerError, Exclude<Effect.Services<C[number]>, ConsumerGroup>> => {
-  const start = Start.start(definitionsOf(consumers), group, options)
-
-  const startIn = Effect.fnUntraced(function*() {
-    const scope = yield* Scope.make()
-    const started = yield* Effect.onError(
-      Scope.provide(start, scope),
-      (cause) => Scope.close(scope, Exit.failCause(cause))
-    )
-    return { scope, failed: started.failed }
-  })
-
-  const supervise = Effect.fnUntraced(function*(first: Effect.Success<ReturnType<typeof startIn>>) {
-    let current = first
-    let afterMillis = firstRestartMillis
-    const health = yield* Health.register("consumer", group)
-    yield* Effect.addFinalizer(() => Scope.close(current.scope, Exit.void))
-    yield* Effect.forkScoped(Effect.gen(function*() {
-      while (true) {
-        const error = yield* Effect.flip(current.failed)
-        yield* Scope.close(current.scope, Exit.void)
-        current = yield* restart(error)
-        afterMillis = firstRestartMillis
-        yield* health.running
-      }
-    }))
-    const restart = (
-      error: ConsumerError
-    ): Effect.Effect<Effect.Success<ReturnType<typeof startIn>>, never, Broker> =>
-      Effect.suspend(() => {
-        const wait = afterMillis
-        afterMillis = Math.min(longestRestartMillis, afterMillis * 2)
-        return EngineEvent.log({ _tag: "Restarting", group, reason: error.message, afterMillis: wait }).pipe(
-          Effect.andThen(health.failing(error.message)),
-          Effect.andThen(Effect.sleep(Duration.millis(wait))),
-          Effect.andThen(startIn()),
-          Effect.catch(restart)
-        )
-      })
-  })
-
-  return Layer.effectDiscard(
-    Effect.uninterruptibleMask((restore) => Effect.flatMap(restore(startIn()), supervise))
+): Layer.Layer<never, ConsumerError, Exclude<Effect.Services<C[number]>, ConsumerGroup>> =>
+  Layer.effectDiscard(
+    Supervise.supervise(group, Start.start(definitionsOf(consumers), group, options))
   ) as Layer.Layer<never, ConsumerError, Exclude<Effect.Services<C[number]>, ConsumerGroup>>
-}

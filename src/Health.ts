@@ -1,6 +1,6 @@
 /**
  * Whether the parts of this process that run by themselves are well: consumer
- * groups and outbox relays.
+ * groups, outbox relays and broadcast subscriptions.
  *
  * They never end in silence: what fails starts again, with a log line, and
  * meanwhile says so here. A readiness probe reads `Health.isHealthy`.
@@ -21,14 +21,16 @@ import type * as Scope from "effect/Scope"
  */
 export type Part =
   & {
-    readonly kind: "consumer" | "relay"
-    /** The group's name, or the relay's instance id. */
+    readonly kind: "consumer" | "relay" | "broadcast"
+    /** The group's name, the relay's instance id, or the topic of broadcast subscriptions. */
     readonly name: string
     readonly sinceMillis: number
   }
   & (
     | { readonly state: "Running" }
     | { readonly state: "Failing"; readonly reason: string }
+    /** A partition of the group has work and does not move; an entry of its own per partition. */
+    | { readonly state: "Stuck"; readonly reason: string }
   )
 
 /**
@@ -60,14 +62,20 @@ export const Parts = Context.Reference<Map<object, Part>>("effect-events/Health/
 export const check: Effect.Effect<ReadonlyArray<Part>> = Effect.map(Parts, (parts) => Array.from(parts.values()))
 
 /**
- * Whether every part runs.
+ * Whether no part is failing.
+ *
+ * **Details**
+ *
+ * A stuck partition does not count: other partitions go on, and taking the
+ * process out of service would not help it. Alert on it instead: by its Error
+ * log, its gauge, or `check`.
  *
  * @category accessors
  * @since 0.1.0
  */
 export const isHealthy: Effect.Effect<boolean> = Effect.map(
   check,
-  (parts) => parts.every((part) => part.state === "Running")
+  (parts) => parts.every((part) => part.state !== "Failing")
 )
 
 /** @internal */

@@ -40,8 +40,9 @@ export {
 
 /**
  * How long an event is tried, waiting included, before its `publish` fails
- * with reason `ResultUnknown` (it was sent, no answer came) or `Unreachable`
- * (it was not sent). Default: 2 minutes.
+ * with reason `ResultUnknown` (it may have been sent, no answer came) or
+ * `Unreachable` (it was not sent). Also while no broker is there: publishing
+ * waits for one to come back. Default: 2 minutes.
  *
  * **Example** (A shorter patience)
  *

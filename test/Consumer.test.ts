@@ -1,6 +1,7 @@
 /** The front of consumers: what is refused and how it says so, defaults, groups, and when a Layer is built. */
 import { assert, describe, it } from "@effect/vitest"
 import * as Deferred from "effect/Deferred"
+import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
 import * as Layer from "effect/Layer"
@@ -8,8 +9,10 @@ import * as References from "effect/References"
 import * as Schema from "effect/Schema"
 import * as Semaphore from "effect/Semaphore"
 import * as Stream from "effect/Stream"
+import type * as Batching from "../src/Batching.ts"
 import { Broker } from "../src/Broker.ts"
 import * as Consumer from "../src/Consumer.ts"
+import type { ConsumerGroup } from "../src/ConsumerGroup.ts"
 import * as FailurePolicy from "../src/FailurePolicy.ts"
 import { header } from "../src/internal/wire/envelope.ts"
 import * as Memory from "../src/Layers/Memory.ts"
@@ -28,7 +31,7 @@ const nothing = () => Effect.void
 const quiet = Effect.provideService(References.MinimumLogLevel, "None")
 
 /** Why consumers do not start in a group. */
-const refusal = (consumers: ReadonlyArray<Consumer.Consumer<Broker | Consumer.ConsumerGroup>>, group = "group") =>
+const refusal = (consumers: ReadonlyArray<Consumer.Consumer<Broker | ConsumerGroup>>, group = "group") =>
   Consumer.all(consumers).pipe(
     Consumer.inGroup(group),
     Effect.flip,
@@ -55,7 +58,7 @@ const running = <E, R>(consumer: Effect.Effect<never, E, R>) => Effect.tap(Effec
 describe("what is refused when consumers start", () => {
   const refused = (
     name: string,
-    consumers: () => ReadonlyArray<Consumer.Consumer<Broker | Consumer.ConsumerGroup>>,
+    consumers: () => ReadonlyArray<Consumer.Consumer<Broker | ConsumerGroup>>,
     tag: string,
     message: string,
     group?: string
@@ -66,7 +69,7 @@ describe("what is refused when consumers start", () => {
       }).pipe(Effect.provide(Memory.layer)))
 
   const one = (options: Consumer.Options<never>) => () => [Consumer.idempotent(Orders, nothing, options)]
-  const batch = (batch: { readonly maxSize?: number; readonly maxBytes?: number }) => () => [
+  const batch = (batch: Batching.Options) => () => [
     Consumer.idempotentBatch(Orders, nothing, { batch })
   ]
 
@@ -153,6 +156,67 @@ describe("what is refused when consumers start", () => {
     `Consumer "orders": batch.maxBytes is 0; use a whole number of bytes.`
   )
   refused(
+    "a batch that waits for more events than it holds",
+    batch({ maxSize: 10, minSize: 11 }),
+    "InvalidOption",
+    `Consumer "orders": batch.minSize is 11; use a whole number from 1 to maxSize, which is 10.`
+  )
+  refused(
+    "a batch that waits for a time below 0",
+    batch({ minSize: 2, maxWait: "-1 seconds" }),
+    "InvalidOption",
+    `Consumer "orders": batch.maxWait is -1 seconds; use a duration above 0, as in "5 seconds".`
+  )
+  for (const timeout of [0, -1, NaN, "soon"]) {
+    refused(
+      `a timeout of ${timeout}`,
+      one({ onFailure: { ...FailurePolicy.save(), timeout: timeout as number } }),
+      "InvalidOption",
+      `Consumer "orders": timeout of the failure policy is ${timeout}; use a duration above 0, as in "5 seconds".`
+    )
+  }
+  const ofGroup: ReadonlyArray<readonly [Consumer.GroupOptions, string]> = [
+    [{ concurrency: 0 }, "concurrency is 0; use a whole number from 1 to 10000, or a Semaphore"],
+    [{ shutdownTimeout: -1 }, "shutdownTimeout is -1; use a duration of 0 or more, as in \"5 seconds\""],
+    [{ inboxRetention: 0 }, "inboxRetention is 0; use a duration above 0, as in \"5 seconds\""],
+    [{ inboxRetention: "long" as "1 day" }, "inboxRetention is long; use a duration above 0, as in \"5 seconds\""]
+  ]
+  it.effect.each(ofGroup)("a group's %o, as an Effect and as a Layer", ([options, detail]) =>
+    Effect.gen(function*() {
+      const consumers = [Consumer.idempotent(Orders, nothing)]
+      const message = `Consumer "group": the group's ${detail}.`
+      const ofEffect = yield* Effect.flip(Consumer.inGroup("group")(Consumer.all(consumers, options)))
+      const ofLayer = yield* Effect.flip(Effect.scoped(Layer.build(Consumer.layer("group", consumers, options))))
+      for (const error of [ofEffect, ofLayer]) {
+        assert.deepStrictEqual([error.reason._tag, error.message], ["InvalidOption", message])
+      }
+    }).pipe(Effect.provide(Memory.layer)))
+
+  it.effect("an inbox that forgets a message before retryLater may bring it back, for exactlyOnce only", () =>
+    Effect.gen(function*() {
+      const onFailure = FailurePolicy.retryLater({ delays: ["12 hours", "12 hours"] })
+      const once = Consumer.exactlyOnce(Orders, nothing, { onFailure })
+      const keeping = (inboxRetention: Duration.Input) => Consumer.layer("group", [once], { inboxRetention })
+      const error = yield* Effect.flip(Effect.scoped(Layer.build(keeping("1 day"))))
+      assert.strictEqual(error.reason._tag, "InvalidOption")
+      assert.strictEqual(
+        error.message,
+        `Consumer "orders": the group's inboxRetention is 1d, but retryLater may bring an event back for 1d: ` +
+          `make it longer, or the delays shorter.`
+      )
+      yield* Effect.scoped(Layer.build(keeping("25 hours")))
+      const idempotent = Consumer.idempotent(Orders, nothing, { onFailure })
+      yield* Effect.scoped(Layer.build(Consumer.layer("group", [idempotent], { inboxRetention: "1 hour" })))
+    }).pipe(Effect.provide(Memory.layer)))
+
+  it.effect("a limit of the process that is none, when its Layer is built", () =>
+    Effect.gen(function*() {
+      const error = yield* Effect.flip(Effect.scoped(Layer.build(Consumer.layerProcessLimit(0))))
+      assert.strictEqual(error.reason._tag, "InvalidOption")
+      assert.include(error.message, "the process's concurrency is 0; use a whole number from 1")
+    }))
+
+  refused(
     "a broadcast consumer that saves dead letters",
     () => [Consumer.broadcast(Orders, nothing, { onFailure: FailurePolicy.save() })],
     "InvalidOption",
@@ -237,7 +301,7 @@ describe("constructors", () => {
 
 describe("with two arguments", () => {
   /** How many handlers run at once when enough is there to run. */
-  const most = (define: (handler: () => Effect.Effect<void>) => Consumer.Consumer<Broker | Consumer.ConsumerGroup>) =>
+  const most = (define: (handler: () => Effect.Effect<void>) => Consumer.Consumer<Broker | ConsumerGroup>) =>
     Effect.gen(function*() {
       let now = 0
       let most = 0
@@ -467,4 +531,90 @@ describe("Consumer.layer", () => {
       yield* pass(1)
       assert.deepStrictEqual(seen, [7])
     }).pipe(Effect.provide(Memory.layerBrokerWith({ autoCreate: false }))))
+})
+
+describe("limits", () => {
+  /** Two consumers with handlers that take a second; how many of each and of both run at once. */
+  const makeCounting = () => {
+    const counts = { running: 0, most: 0, done: { one: 0, two: 0 } }
+    const handle = (name: "one" | "two") => () =>
+      Effect.sync(() => void (counts.most = Math.max(counts.most, ++counts.running))).pipe(
+        Effect.andThen(Effect.sleep("1 second")),
+        Effect.andThen(Effect.sync(() => void counts.done[name]++)),
+        Effect.ensuring(Effect.sync(() => void counts.running--))
+      )
+    return {
+      counts,
+      one: Consumer.idempotent(Orders, handle("one"), { name: "one" }),
+      two: Consumer.idempotent(Orders, handle("two"), { name: "two" })
+    }
+  }
+
+  const seconds = (n: number) => Effect.forEach(Array.from({ length: n }), () => pass("1 second"), { discard: true })
+
+  it.effect("of a group bound all its handlers together, and nobody starves", () =>
+    Effect.gen(function*() {
+      const { counts, one, two } = makeCounting()
+      yield* publish(Orders, ...Array.from({ length: 30 }, (_, n) => n))
+      yield* Layer.build(Consumer.layer("group", [one, two], { concurrency: 3 }))
+      yield* seconds(10)
+      assert.strictEqual(counts.most, 3)
+      assert.isAbove(counts.done.one, 5)
+      assert.isAbove(counts.done.two, 5)
+      yield* seconds(15)
+      assert.deepStrictEqual([counts.most, counts.done], [3, { one: 30, two: 30 }])
+    }).pipe(quiet, Effect.provide(Memory.layer)))
+
+  it.effect("of a group can be resized while handlers run, and are free while none does", () =>
+    Effect.gen(function*() {
+      const { counts, one, two } = makeCounting()
+      const concurrency = Semaphore.makeUnsafe(1)
+      yield* publish(Orders, ...Array.from({ length: 20 }, (_, n) => n))
+      yield* Layer.build(Consumer.layer("group", [one, two], { concurrency }))
+      yield* seconds(5)
+      assert.strictEqual(counts.most, 1)
+      yield* concurrency.resize(4)
+      yield* settle
+      assert.strictEqual(counts.running, 4)
+      yield* concurrency.resize(2)
+      yield* seconds(2)
+      assert.isAtMost(counts.running, 2)
+      yield* seconds(20)
+      assert.deepStrictEqual([counts.most, counts.done], [4, { one: 20, two: 20 }])
+      assert.strictEqual((yield* Effect.timeoutOption(concurrency.withPermits(2)(Effect.void), 1))._tag, "Some")
+    }).pipe(quiet, Effect.provide(Memory.layer)))
+
+  it.effect("of the process bound the handlers of every group, and can be resized", () =>
+    Effect.gen(function*() {
+      const { counts, one, two } = makeCounting()
+      const concurrency = Semaphore.makeUnsafe(2)
+      yield* publish(Orders, ...Array.from({ length: 30 }, (_, n) => n))
+      yield* Layer.build(
+        Layer.mergeAll(Consumer.layer("first", [one], { concurrency: 8 }), Consumer.layer("second", [two])).pipe(
+          Layer.provide(Consumer.layerProcessLimit(concurrency))
+        )
+      )
+      yield* seconds(10)
+      assert.strictEqual(counts.most, 2)
+      assert.isAbove(counts.done.one, 3)
+      assert.isAbove(counts.done.two, 3)
+      yield* concurrency.resize(5)
+      yield* seconds(20)
+      assert.deepStrictEqual([counts.most, counts.done], [5, { one: 30, two: 30 }])
+    }).pipe(quiet, Effect.provide(Memory.layer)))
+
+  it.effect("that are one Semaphore count once", () =>
+    Effect.gen(function*() {
+      const limit = Semaphore.makeUnsafe(1)
+      const { see, seen } = makeSeeing()
+      yield* publish(Orders, 1, 2)
+      yield* Layer.build(
+        Consumer.layer("group", [Consumer.idempotent(Orders, see, { concurrency: limit })], { concurrency: limit })
+          .pipe(
+            Layer.provide(Consumer.layerProcessLimit(limit))
+          )
+      )
+      yield* settle
+      assert.sameMembers(seen, [1, 2])
+    }).pipe(quiet, Effect.provide(Memory.layer)))
 })

@@ -1,9 +1,11 @@
 /** Health: what runs by itself is listed, and says when and why it fails. */
 import { assert, it } from "@effect/vitest"
+import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as References from "effect/References"
 import * as Schema from "effect/Schema"
+import { Broker } from "../src/Broker.ts"
 import * as Consumer from "../src/Consumer.ts"
 import * as Health from "../src/Health.ts"
 import * as Memory from "../src/Layers/Memory.ts"
@@ -48,9 +50,38 @@ it.effect("a consumer whose topic is gone is failing and says why, until it has 
     const [part] = yield* Health.check
     assert.isTrue(part?.state === "Failing" && part.reason.includes("orders"))
     assert.isFalse(yield* Health.isHealthy)
-    yield* pass(1_000)
+    // It has started again, and has to last for a while.
+    yield* pass(6_000)
     assert.deepStrictEqual(yield* summary, ["consumer Running"])
     yield* Publisher.publish(Orders, { n: 1 })
     yield* settle
     assert.deepStrictEqual(seen, [1])
+  })))
+
+it.effect("a consumer whose Layer breaks down is failing and starts again, too", () =>
+  inProcess(Effect.gen(function*() {
+    const memory = yield* Broker
+    const broken = Deferred.makeUnsafe<never>()
+    let joins = 0
+    const broker = Broker.of({
+      ...memory,
+      subscribe: (options) =>
+        Effect.map(memory.subscribe(options), (subscription) => ({
+          ...subscription,
+          failed: joins++ === 0 ? Deferred.await(broken) : subscription.failed
+        }))
+    })
+    const seen: Array<number> = []
+    const Log = Consumer.idempotent(Orders, (event) => Effect.sync(() => void seen.push(event.payload.n)))
+    yield* Layer.build(Layer.provide(Consumer.layer("audit", [Log]), Layer.succeed(Broker, broker)))
+    yield* Deferred.die(broken, new Error("a bug of the client"))
+    yield* settle
+    const [part] = yield* Health.check
+    assert.isTrue(part?.state === "Failing" && part.reason.includes("a bug of the client"))
+    // It has started again, and has to last for a while.
+    yield* pass(6_000)
+    assert.deepStrictEqual(yield* summary, ["consumer Running"])
+    yield* Publisher.publish(Orders, { n: 1 })
+    yield* settle
+    assert.deepStrictEqual([seen, joins], [[1], 2])
   })))

@@ -11,13 +11,17 @@ const house: ReadonlyArray<readonly [name: string, pattern: RegExp]> = [
   ["wire", /^internal\/wire\/(messageId|partitioner|traceContext|envelope|deadLetter)\.ts$/],
   ["events", /^Event\.ts$/],
   ["outgoing", /^internal\/wire\/outgoing\.ts$/],
+  ["ranges of options", /^internal\/(limit|pauseReason)\.ts$/],
   ["options", /^(Batching|FailurePolicy|Health)\.ts$/],
-  ["engine events", /^internal\/engineEvent\.ts$/],
+  ["groups", /^ConsumerGroup\.ts$/],
+  ["engine events", /^internal\/(engineEvent|metrics|thrown)\.ts$/],
   ["transactions", /^internal\/transaction\.ts$/],
   ["publisher room", /^internal\/publisher\//],
   ["outbox room", /^internal\/outbox\//],
   ["consumer room", /^internal\/consumer\//],
-  ["fronts", /^(Publisher|Outbox|Consumer)\.ts$/],
+  ["broadcast room", /^internal\/broadcast\//],
+  ["dead letter room", /^internal\/deadLetter\//],
+  ["fronts", /^(Publisher|Outbox|Consumer|Broadcast|DeadLetter)\.ts$/],
   ["barrel", /^index\.ts$/]
 ]
 
@@ -25,9 +29,9 @@ const house: ReadonlyArray<readonly [name: string, pattern: RegExp]> = [
 const pure = [
   "Topic.ts",
   "Codec.ts",
-  "internal/consumer/watermark.ts",
-  "internal/consumer/lanes.ts",
-  "internal/consumer/assignment.ts",
+  "internal/consumer/order/watermark.ts",
+  "internal/consumer/order/lanes.ts",
+  "internal/consumer/order/assignment.ts",
   "internal/wire/partitioner.ts",
   "internal/wire/messageId.ts",
   "internal/wire/traceContext.ts",
@@ -96,6 +100,9 @@ const none = (lines: ReadonlyArray<string>): void => assert.deepStrictEqual(line
 
 const lineOf = (file: string): number => house.findIndex(([, pattern]) => pattern.test(file))
 
+/** The room of an inside: `internal/consumer` with the smaller ones that it is divided into. */
+const roomOf = (file: string): string => file.split("/").slice(0, 2).join("/")
+
 const isLayer = (file: string): boolean => file.startsWith("Layers/")
 
 /** The Layer whose file or room this is. */
@@ -144,7 +151,7 @@ describe("the house", () => {
       if (file === undefined || isLayer(source.file) || isLayer(file)) return undefined
       const [from, to] = [lineOf(source.file), lineOf(file)]
       if (to < from) return undefined
-      if (to === from && dirname(source.file) === dirname(file) && source.file.startsWith("internal/")) return undefined
+      if (to === from && roomOf(source.file) === roomOf(file) && source.file.startsWith("internal/")) return undefined
       // A contract's type may be named from above it.
       if (typeOnly && source.file === "Topic.ts" && file === "Broker.ts") return undefined
       return `${house[to]?.[0]} stand${to === from ? " beside" : "s below"} ${house[from]?.[0]}`

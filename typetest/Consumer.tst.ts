@@ -8,8 +8,10 @@ import * as SchemaGetter from "effect/SchemaGetter"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import { describe, expect, test } from "tstyche"
+import * as Batching from "../src/Batching.ts"
 import type { Broker } from "../src/Broker.ts"
 import * as Consumer from "../src/Consumer.ts"
+import type { ConsumerGroup } from "../src/ConsumerGroup.ts"
 import type * as Event from "../src/Event.ts"
 import * as FailurePolicy from "../src/FailurePolicy.ts"
 import type { MessageStore } from "../src/MessageStore.ts"
@@ -31,28 +33,28 @@ const book = () => Ledger.use((ledger) => ledger.book)
 const scoped = () => Effect.addFinalizer(() => Effect.void)
 const publishing = (event: Event.Event<Order>) => Outbox.publish(Invoices, { invoiceId: event.payload.orderId })
 
-declare const runInGroup: <A, E>(effect: Effect.Effect<A, E, Broker | MessageStore | Consumer.ConsumerGroup>) => void
+declare const runInGroup: <A, E>(effect: Effect.Effect<A, E, Broker | MessageStore | ConsumerGroup>) => void
 
 describe("what a consumer needs", () => {
   test("idempotent: the handler's services, a group and a broker", () => {
     expect(Consumer.idempotent(Orders, () => Effect.void)).type.toBe<
-      Consumer.Consumer<Consumer.ConsumerGroup | Broker>
+      Consumer.Consumer<ConsumerGroup | Broker>
     >()
-    expect(Consumer.idempotent(Orders, mail)).type.toBe<Consumer.Consumer<Mailer | Consumer.ConsumerGroup | Broker>>()
+    expect(Consumer.idempotent(Orders, mail)).type.toBe<Consumer.Consumer<Mailer | ConsumerGroup | Broker>>()
     expect(Consumer.idempotentBatch(Orders, book)).type.toBe<
-      Consumer.Consumer<Ledger | Consumer.ConsumerGroup | Broker>
+      Consumer.Consumer<Ledger | ConsumerGroup | Broker>
     >()
   })
 
   test("exactlyOnce: a store in place of the transaction", () => {
     expect(Consumer.exactlyOnce(Orders, publishing)).type.toBe<
-      Consumer.Consumer<Consumer.ConsumerGroup | Broker | MessageStore>
+      Consumer.Consumer<ConsumerGroup | Broker | MessageStore>
     >()
     expect(Consumer.exactlyOnce(Orders, (event) => Effect.andThen(publishing(event), mail(event)))).type.toBe<
-      Consumer.Consumer<Mailer | Consumer.ConsumerGroup | Broker | MessageStore>
+      Consumer.Consumer<Mailer | ConsumerGroup | Broker | MessageStore>
     >()
     expect(Consumer.exactlyOnceBatch(Orders, (events) => publishing(events[0]))).type.toBe<
-      Consumer.Consumer<Consumer.ConsumerGroup | Broker | MessageStore>
+      Consumer.Consumer<ConsumerGroup | Broker | MessageStore>
     >()
   })
 
@@ -62,9 +64,9 @@ describe("what a consumer needs", () => {
   })
 
   test("a scope per attempt is provided in every mode", () => {
-    expect(Consumer.idempotent(Orders, scoped)).type.toBe<Consumer.Consumer<Consumer.ConsumerGroup | Broker>>()
+    expect(Consumer.idempotent(Orders, scoped)).type.toBe<Consumer.Consumer<ConsumerGroup | Broker>>()
     expect(Consumer.exactlyOnce(Orders, scoped)).type.toBe<
-      Consumer.Consumer<Consumer.ConsumerGroup | Broker | MessageStore>
+      Consumer.Consumer<ConsumerGroup | Broker | MessageStore>
     >()
     expect(Consumer.broadcast(Orders, scoped)).type.toBe<Consumer.Consumer<Broker>>()
     expect<Effect.Services<ReturnType<typeof scoped>>>().type.toBe<Scope.Scope>()
@@ -72,7 +74,7 @@ describe("what a consumer needs", () => {
 
   test("only exactlyOnce provides a transaction: elsewhere, publishing in it does not run", () => {
     expect(Consumer.idempotent(Orders, publishing)).type.toBe<
-      Consumer.Consumer<Outbox.Transaction | Consumer.ConsumerGroup | Broker>
+      Consumer.Consumer<Outbox.Transaction | ConsumerGroup | Broker>
     >()
     expect(runInGroup).type.not.toBeCallableWith(Consumer.idempotent(Orders, publishing))
     expect(runInGroup).type.not.toBeCallableWith(Consumer.broadcast(Orders, publishing))
@@ -103,10 +105,10 @@ describe("what a consumer needs", () => {
     }))
     const Secrets = Topic.make("secrets", { schema })
     expect(Consumer.idempotent(Secrets, () => Effect.void)).type.toBe<
-      Consumer.Consumer<Secret | Consumer.ConsumerGroup | Broker>
+      Consumer.Consumer<Secret | ConsumerGroup | Broker>
     >()
     expect(Consumer.exactlyOnce(Secrets, () => Effect.void)).type.toBe<
-      Consumer.Consumer<Secret | Consumer.ConsumerGroup | Broker | MessageStore>
+      Consumer.Consumer<Secret | ConsumerGroup | Broker | MessageStore>
     >()
     expect(Consumer.broadcast(Secrets, () => Effect.void)).type.toBe<Consumer.Consumer<Secret | Broker>>()
   })
@@ -190,6 +192,53 @@ describe("what a failure policy gets", () => {
     })
   })
 
+  test("the error within a failure that names its culprits", () => {
+    class Other extends Data.TaggedError("Other")<{}> {}
+    void Consumer.idempotentBatch(
+      Orders,
+      (events) =>
+        Effect.andThen(
+          mail(events[0]),
+          Effect.fail(Batching.failed([events[0]], new Other()))
+        ),
+      {
+        onFailure: {
+          ...FailurePolicy.save(),
+          permanent: (error) => {
+            expect(error).type.toBe<MailFailed | Other>()
+            return error._tag === "Other"
+          }
+        }
+      }
+    )
+    void Consumer.exactlyOnceBatch(Orders, (events) => Effect.fail(Batching.failed(events, new Other())), {
+      onFailure: {
+        ...FailurePolicy.save(),
+        ignore: (error) => {
+          expect(error).type.toBe<Other>()
+          return true
+        }
+      }
+    })
+    void Consumer.broadcastBatch(Orders, (events) => Effect.fail(Batching.failed(events, new Other())), {
+      onFailure: {
+        ...FailurePolicy.discard(),
+        ignore: (error) => {
+          expect(error).type.toBe<Other>()
+          return true
+        }
+      }
+    })
+  })
+
+  test("limits of a group and of the process", () => {
+    expect(Consumer.layer("group", [Consumer.idempotent(Orders, () => Effect.void)], { concurrency: 4 })).type.toBe<
+      Layer.Layer<never, Consumer.ConsumerError, Broker>
+    >()
+    expect(Consumer.layerProcessLimit(4)).type.toBe<Layer.Layer<never, Consumer.ConsumerError>>()
+    expect<Effect.Success<typeof Batching.Closed>>().type.toBe<Batching.CloseReason | undefined>()
+  })
+
   test("a ready-made policy fits every handler; one for another error does not", () => {
     expect(FailurePolicy.save()).type.toBeAssignableTo<FailurePolicy.FailurePolicy<MailFailed>>()
     class Other extends Data.TaggedError("Other")<{ readonly reason: string }> {}
@@ -219,7 +268,7 @@ describe("what combinations need", () => {
 
   test("Consumer.all: all of it, the group included", () => {
     expect(Consumer.all([bill, notify])).type.toBe<
-      Effect.Effect<never, Consumer.ConsumerError, Broker | MessageStore | Mailer | Consumer.ConsumerGroup>
+      Effect.Effect<never, Consumer.ConsumerError, Broker | MessageStore | Mailer | ConsumerGroup>
     >()
     expect(Consumer.all([show])).type.toBe<Effect.Effect<never, Consumer.ConsumerError, Broker | Ledger>>()
   })
@@ -240,10 +289,36 @@ describe("Consumer.stream", () => {
   test("is a stream of committable events that its sink takes", () => {
     const stream = Consumer.stream(Orders)
     expect(stream).type.toBe<
-      Stream.Stream<Consumer.Committable<Order>, Consumer.ConsumerError, Consumer.ConsumerGroup | Broker>
+      Stream.Stream<Consumer.Committable<Order>, Consumer.ConsumerError, ConsumerGroup | Broker>
     >()
     expect(Stream.run(stream, Consumer.commit)).type.toBe<
-      Effect.Effect<void, Consumer.ConsumerError, Consumer.ConsumerGroup | Broker>
+      Effect.Effect<void, Consumer.ConsumerError, ConsumerGroup | Broker>
     >()
+  })
+
+  test("by itself it is a stream of events, which its sink does not take", () => {
+    const stream = Consumer.stream(Orders, { ack: "auto", name: "pipe" })
+    expect(stream).type.toBe<
+      Stream.Stream<Event.Event<Order>, Consumer.ConsumerError, ConsumerGroup | Broker>
+    >()
+    expect(
+      Stream.run<
+        Consumer.Committable<Order>,
+        Consumer.ConsumerError,
+        ConsumerGroup | Broker,
+        void,
+        unknown,
+        never,
+        never
+      >
+    )
+      .type.not.toBeCallableWith(stream, Consumer.commit)
+  })
+
+  test("by hand is what it is without a word, and there is no third way", () => {
+    expect(Consumer.stream(Orders, { ack: "manual" })).type.toBe<
+      Stream.Stream<Consumer.Committable<Order>, Consumer.ConsumerError, ConsumerGroup | Broker>
+    >()
+    expect(Consumer.stream<typeof Order>).type.not.toBeCallableWith(Orders, { ack: "never" })
   })
 })

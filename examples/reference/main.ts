@@ -10,7 +10,7 @@
  */
 import { PgClient } from "@effect/sql-pg"
 import { Data, Effect, Layer, Schema, Stream } from "effect"
-import type { Broker, MessageStore } from "effect-events"
+import type { Broker, ConsumerGroup, MessageStore } from "effect-events"
 import { Consumer, FailurePolicy, Outbox, Publisher, Topic } from "effect-events"
 import * as KafkaJs from "effect-events/Layers/KafkaJs"
 import * as SqlStore from "effect-events/Layers/SqlStore"
@@ -79,7 +79,7 @@ const Main = Layer.mergeAll(
 const consuming: Effect.Effect<
   never,
   Consumer.ConsumerError,
-  Consumer.ConsumerGroup | Broker.Broker | MessageStore.MessageStore | SqlClient.SqlClient | Journal
+  ConsumerGroup.ConsumerGroup | Broker.Broker | MessageStore.MessageStore | SqlClient.SqlClient | Journal
 > = IssueInvoice
 
 // --- what happens ---

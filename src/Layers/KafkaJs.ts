@@ -13,6 +13,15 @@
  * to give its partitions back drains and commits before it does. Connections
  * that go silent are replaced, and a broker that is away is waited for.
  *
+ * A topic that is deleted and created again is read from its beginning, by a
+ * member that runs and by one that starts later: each committed offset has the
+ * id of its topic as its metadata (`topic-id:…`). A member looks every 5
+ * seconds; what it has read of the new topic until then comes again. An offset
+ * without an id, as of other tools and earlier versions, is believed; so is
+ * every offset where brokers tell no ids (before Kafka 2.8). On a cluster of
+ * several brokers, one that still has the old topic when the coordinator knows
+ * the new one is not noticed.
+ *
  * @since 0.1.0
  */
 import * as Config from "effect/Config"
@@ -26,9 +35,11 @@ import * as Broker from "../Broker.ts"
 import * as Admin from "./internal/kafkajs/admin.ts"
 import * as Cluster from "./internal/kafkajs/cluster.ts"
 import * as Connection from "./internal/kafkajs/connection.ts"
+import * as Describe from "./internal/kafkajs/describe.ts"
 import { firstConnect } from "./internal/kafkajs/firstConnect.ts"
 import * as Group from "./internal/kafkajs/group.ts"
 import * as Producer from "./internal/kafkajs/producer.ts"
+import * as Read from "./internal/kafkajs/read.ts"
 import type { Sasl, Settings } from "./internal/kafkajs/settings.ts"
 import * as Tail from "./internal/kafkajs/tail.ts"
 
@@ -81,11 +92,21 @@ export interface Options {
   readonly topicPrefix?: string | undefined
   /** Put before the name of every group in Kafka, so that several environments can share a cluster. Default: none. */
   readonly groupPrefix?: string | undefined
-  /** Limit of the first connect, which the Layer waits for. Default: 10 s. */
+  /**
+   * Limit of the first connect, which the Layer waits for, and later of
+   * reaching a broker for a consumer that joins or a question about a topic.
+   * With several brokers none has more than a part of it (half, or a third for
+   * the first connect), so that one that says nothing leaves time for another.
+   * Publishing has its own,
+   * `Publisher.DeliveryTimeout`. Default: 10 s.
+   */
   readonly connectTimeout?: Duration.Input | undefined
   /** After this time without an answer a connection is replaced. Default: 10 s. */
   readonly requestTimeout?: Duration.Input | undefined
-  /** How long leaders and partition counts are believed. Default: 5 s. */
+  /**
+   * How long leaders and partition counts are believed; counts also longer,
+   * while no broker answers. Default: 5 s.
+   */
   readonly metadataMaxAge?: Duration.Input | undefined
   /** A consumer that is not heard of for so long loses its partitions. Default: 30 s. */
   readonly sessionTimeout?: Duration.Input | undefined
@@ -160,6 +181,9 @@ export const make = Effect.fnUntraced(function*(
     address: settings.address,
     scope,
     ensureTopics: Admin.ensureTopics(settings, cluster),
+    describe: Describe.describe(settings, cluster),
+    mayWrite: Describe.mayWrite(settings, cluster),
+    read: Read.read(settings, cluster),
     producer: Producer.make(settings),
     subscribe: Group.subscribe(settings, cluster),
     tail: Tail.tail(settings)

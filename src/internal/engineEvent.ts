@@ -16,6 +16,8 @@ interface Place {
 
 export interface At extends Place {
   readonly offset: bigint
+  /** Cut: it is the user's data. */
+  readonly key: string | null
   readonly group: string
   readonly handler: string
   readonly messageId: string
@@ -30,12 +32,23 @@ export type EngineEvent =
   | { readonly _tag: "Committed"; readonly group: string; readonly partitions: number }
   | { readonly _tag: "CommitFenced"; readonly group: string; readonly reason: string }
   | { readonly _tag: "CommitFailed"; readonly group: string; readonly reason: string }
+  | ({ readonly _tag: "Stuck"; readonly group: string; readonly epoch: number; readonly reason: string } & Place)
+  | ({ readonly _tag: "Unstuck"; readonly group: string; readonly epoch: number } & Place)
+  | {
+    readonly _tag: "EventLoopBlocked"
+    readonly blockedMillis: number
+    readonly running: number
+    readonly handlers: ReadonlyArray<object>
+  }
   | { readonly _tag: "Left"; readonly group: string }
   | { readonly _tag: "Restarting"; readonly group: string; readonly reason: string; readonly afterMillis: number }
   | ({ readonly _tag: "Handled"; readonly attempt: number } & At)
   | ({ readonly _tag: "Duplicate" } & At)
   | {
     readonly _tag: "StoreOutage"
+    readonly topic: string
+    /** `partition/offset` of the first event of each partition. */
+    readonly from: string
     readonly group: string
     readonly handler: string
     readonly waiting: number
@@ -48,6 +61,26 @@ export type EngineEvent =
     readonly afterMillis: number
     readonly cause: Cause.Cause<unknown>
   } & At)
+  | {
+    readonly _tag: "BatchFailed"
+    readonly topic: string
+    /** `partition/offset` of the first event of each partition. */
+    readonly from: string
+    readonly group: string
+    readonly handler: string
+    readonly events: number
+    readonly attempt: number
+    readonly afterMillis: number
+    readonly cause: Cause.Cause<unknown>
+  }
+  | {
+    readonly _tag: "BatchClosed"
+    readonly topic: string
+    readonly group: string
+    readonly handler: string
+    readonly events: number
+    readonly closed: string
+  }
   | { readonly _tag: "PolicyFailed"; readonly handler: string; readonly cause: Cause.Cause<unknown> }
   | ({ readonly _tag: "Ignored"; readonly cause: Cause.Cause<unknown> } & At)
   | ({
@@ -56,6 +89,22 @@ export type EngineEvent =
     readonly deadLetterTopic: string
     readonly cause: Cause.Cause<unknown>
   } & At)
+  | ({
+    readonly _tag: "RetryLater"
+    readonly attempt: number
+    readonly deadLetterTopic: string
+    readonly afterMillis: number
+    readonly cause: Cause.Cause<unknown>
+  } & At)
+  | ({ readonly _tag: "LetterUnwanted"; readonly group: string; readonly handler: string } & Place)
+  | ({ readonly _tag: "LettersFiled"; readonly group: string; readonly letters: number } & Place)
+  | ({
+    readonly _tag: "LetterUnmarked"
+    readonly group: string
+    readonly handler: string
+    readonly afterMillis: number
+    readonly cause: Cause.Cause<unknown>
+  } & Place)
   | ({ readonly _tag: "DeadLetterUnwritten"; readonly afterMillis: number; readonly cause: Cause.Cause<unknown> } & At)
   | ({ readonly _tag: "Discarded"; readonly attempt: number; readonly cause: Cause.Cause<unknown> } & At)
   | { readonly _tag: "RelayStarted"; readonly instance: string }
@@ -64,6 +113,23 @@ export type EngineEvent =
   | { readonly _tag: "RelayFailed"; readonly instance: string; readonly reason: string; readonly afterMillis: number }
   | { readonly _tag: "LeaseOverdue"; readonly instance: string; readonly parts: number }
   | { readonly _tag: "RelayStopped"; readonly instance: string }
+  | { readonly _tag: "BroadcastStarted"; readonly topic: string }
+  | {
+    readonly _tag: "BroadcastRestarting"
+    readonly topic: string
+    readonly reason: string
+    readonly afterMillis: number
+  }
+  | { readonly _tag: "BroadcastStopped"; readonly topic: string }
+  | { readonly _tag: "SubscribersTooSlow"; readonly topic: string; readonly buffer: number }
+  | { readonly _tag: "SubscribersCaughtUp"; readonly topic: string; readonly lost: number }
+  | ({
+    readonly _tag: "BroadcastUndecodable"
+    readonly offset: bigint
+    /** How many since this was said the last time. */
+    readonly records: number
+    readonly reason: string
+  } & Place)
 
 type Level = "Debug" | "Info" | "Warn" | "Error"
 
@@ -77,15 +143,27 @@ export const table: { readonly [Tag in EngineEvent["_tag"]]: readonly [Level, st
   Committed: ["Debug", "Offsets committed"],
   CommitFenced: ["Warn", "A commit came after an assignment had ended: that one is dropped, the others are made again"],
   CommitFailed: ["Warn", "A commit failed: what it covers goes with the next one, or comes again"],
+  Stuck: ["Error", "A partition is stuck"],
+  Unstuck: ["Info", "A stuck partition moves again"],
+  EventLoopBlocked: [
+    "Warn",
+    "The event loop was blocked: no heartbeat and no timeout came through. One of these handlers, or other code, did not yield"
+  ],
   Left: ["Info", "Consumers stopped"],
   Restarting: ["Error", "The consumer failed and starts again"],
   Handled: ["Debug", "Event handled"],
   Duplicate: ["Debug", "Event recognised as applied already and skipped"],
   StoreOutage: ["Warn", "The database does not answer: events wait, and no attempt is counted"],
   Retrying: ["Warn", "The handler failed and will be tried again"],
+  BatchFailed: ["Warn", "A batch failed, and each half of it: its events wait and are tried again together"],
+  BatchClosed: ["Debug", "Batch closed"],
   PolicyFailed: ["Error", "A failure policy threw: its event counts as exhausted"],
   Ignored: ["Debug", "The handler's failure is ignored by its policy"],
   DeadLetter: ["Error", "The handler gave up: the event went to the dead-letter topic"],
+  RetryLater: ["Warn", "The handler gave up for now: the event went to the dead-letter topic, and comes back later"],
+  LetterUnwanted: ["Warn", "A dead letter comes back, but its handler is not among those of this group: it stays"],
+  LettersFiled: ["Debug", "Dead letters that wait were written again behind others"],
+  LetterUnmarked: ["Warn", "A dead letter was applied, but this cannot be written down yet: its partition waits"],
   DeadLetterUnwritten: ["Error", "A dead letter could not be written: its key waits"],
   Discarded: ["Error", "The handler gave up: the event is discarded"],
   RelayStarted: ["Info", "Outbox relay started"],
@@ -93,7 +171,16 @@ export const table: { readonly [Tag in EngineEvent["_tag"]]: readonly [Level, st
   Relayed: ["Debug", "Outbox rows relayed"],
   RelayFailed: ["Warn", "The outbox relay failed and will go on"],
   LeaseOverdue: ["Warn", "A lease came too near to its end: its rows wait for the next renewal"],
-  RelayStopped: ["Info", "Outbox relay stopped"]
+  RelayStopped: ["Info", "Outbox relay stopped"],
+  BroadcastStarted: ["Info", "Broadcast subscriptions are served"],
+  BroadcastRestarting: [
+    "Error",
+    "Reading for broadcast subscriptions failed and starts again: they miss what is published meanwhile"
+  ],
+  BroadcastStopped: ["Info", "Broadcast subscriptions are no longer served"],
+  SubscribersTooSlow: ["Warn", "A broadcast subscriber is too slow and loses events"],
+  SubscribersCaughtUp: ["Info", "All broadcast subscribers keep up again"],
+  BroadcastUndecodable: ["Warn", "A record does not decode: broadcast subscribers do not see it"]
 }
 
 /** Logs an event: a constant sentence, the rest as annotations. */
@@ -101,8 +188,11 @@ export const log = (event: EngineEvent): Effect.Effect<void> => {
   const [level, sentence] = table[event._tag]
   const { _tag, ...rest } = event
   const { cause, ...fields } = rest as { readonly cause?: Cause.Cause<unknown>; readonly [name: string]: unknown }
+  const bare = Effect.logWithLevel(level)(sentence)
   const message = cause === undefined
-    ? Effect.logWithLevel(level)(sentence)
-    : Effect.logWithLevel(level)(sentence, cause)
-  return Effect.annotateLogs(message, fields)
+    ? bare
+    // A cause may hold what throws when it is formatted.
+    : Effect.catchDefect(Effect.logWithLevel(level)(sentence, cause), () => bare)
+  // A logger that throws must not take the engine's fibers with it.
+  return Effect.catchDefect(Effect.annotateLogs(message, fields), () => Effect.void)
 }

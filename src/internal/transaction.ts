@@ -43,7 +43,7 @@ const buffers = new WeakMap<Transaction["Service"], Buffer>()
 
 const rowOf = (event: Outgoing): OutboxRow => ({
   part: partOf(event.topic, event.key ?? event.id, parts),
-  messageKey: messageKey(event.id, ""),
+  messageKey: messageKey({ id: event.id, source: "" }),
   topic: event.topic,
   key: event.key,
   headers: event.headers,

@@ -167,7 +167,7 @@ describe("a Kafka of one's own", () => {
           assert.notInclude(error.message, "not-her-secret")
         }
       }).pipe(Effect.provide(silent)),
-    60_000
+    180_000
   )
 
   it.live(
@@ -228,6 +228,6 @@ describe("a Kafka of one's own", () => {
           }
         }).pipe(Effect.provide(Layer.provideMerge(layer, silent)))
       }),
-    60_000
+    180_000
   )
 })

@@ -5,44 +5,20 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
-import * as Layer from "effect/Layer"
-import * as SqlClient from "effect/sql/SqlClient"
 import { MessageStore } from "../../src/MessageStore.ts"
 import * as Outbox from "../../src/Outbox.ts"
 import * as Publisher from "../../src/Publisher.ts"
-import { freshSchema } from "../layers/sql/databases.ts"
-import { freshPrefix } from "../suites/consumer/kafka.ts"
-import { freshGroup, headerText, keyFor, recordsOf, upTo } from "../suites/consumer/support.ts"
+import { headerText, keyFor, recordsOf, upTo } from "../suites/consumer/support.ts"
 import { askUntil } from "../suites/features.ts"
-import { kafkaBrokers, postgresUrl, requireOrSkip } from "../support/services.ts"
+import { requireOrSkip } from "../support/services.ts"
 import { start } from "./processes.ts"
-import { Items, kafka, type Settings, silent, store } from "./programs/services.ts"
-
-/** A schema, a topic prefix and a group of its own, with the table that the programs write to. */
-const freshSettings = Effect.gen(function*() {
-  const settings: Settings = {
-    brokers: kafkaBrokers!,
-    topicPrefix: yield* freshPrefix,
-    postgresUrl: postgresUrl!,
-    schema: yield* freshSchema,
-    group: yield* freshGroup,
-    hold: true
-  }
-  return settings
-})
-
-const services = (settings: Settings) =>
-  Layer.effectDiscard(
-    SqlClient.SqlClient.use((sql) =>
-      sql`create table applied (id bigint generated always as identity, n int not null, message text not null)`
-    )
-  ).pipe(Layer.provideMerge(Layer.mergeAll(kafka(settings), store(settings), silent)))
+import { Items } from "./programs/services.ts"
+import { applied as appliedInOrder, freshSettings, services } from "./stage.ts"
 
 const live = { clock: "live" } as const
 
-const applied = SqlClient.SqlClient.use((sql) =>
-  Effect.map(sql<{ readonly n: number }>`select n from applied order by n`, (rows) => rows.map((row) => row.n))
-)
+/** Without their order, which no case here asks for. */
+const applied = Effect.map(appliedInOrder, (all) => all.toSorted((a, b) => a - b))
 
 const items = (count: number, from = 0) => upTo(count).map((index) => ({ key: `key-${index % 20}`, n: from + index }))
 
@@ -56,7 +32,7 @@ describe.skipIf(requireOrSkip("kafka", "postgres"))("a process that is killed", 
     "between the database's commit and the broker's: on restart all is recognised, none is lost",
     () =>
       Effect.gen(function*() {
-        const settings = yield* freshSettings
+        const settings = { ...(yield* freshSettings), hold: true }
         yield* Effect.gen(function*() {
           const killed = yield* start("consume", settings)
           yield* Publisher.publishAll(Items, items(200)).pipe(
@@ -71,14 +47,15 @@ describe.skipIf(requireOrSkip("kafka", "postgres"))("a process that is killed", 
           yield* killed.kill
           assert.deepStrictEqual(yield* applied, upTo(200))
 
-          const began = yield* Clock.currentTimeMillis
           const restarted = yield* start("consume", { ...settings, hold: false })
+          yield* restarted.said.until("it runs", (said) => numbersOf(said, "ready").length === 1)
+          const began = yield* Clock.currentTimeMillis
           yield* Publisher.publishAll(Items, items(50, 200))
           yield* restarted.said.until(
             "all are delivered again, and the new ones",
             (said) => numbersOf(said, "see").length >= 250
           )
-          // The session of the dead, and the start of a process.
+          // The session of the dead, a rebalance, and 250 events.
           assert.isBelow((yield* Clock.currentTimeMillis) - began, 20_000)
           yield* askUntil(live, "the new ones have committed", applied, (all) => all.length >= 250)
           assert.deepStrictEqual(yield* applied, upTo(250))
@@ -86,14 +63,14 @@ describe.skipIf(requireOrSkip("kafka", "postgres"))("a process that is killed", 
           assert.deepStrictEqual(numbersOf(restarted.said.all, "see"), upTo(250))
         }).pipe(Effect.provide(services(settings)))
       }),
-    60_000
+    180_000
   )
 
   it.live(
     "between acknowledgement and delete: its batch is sent again with the same ids, and applied once",
     () =>
       Effect.gen(function*() {
-        const settings = yield* freshSettings
+        const settings = { ...(yield* freshSettings), hold: true }
         yield* Effect.gen(function*() {
           const consumer = yield* start("consume", { ...settings, hold: false })
           const ids = yield* Outbox.publishAll(Items, items(120)).pipe(Outbox.transaction)
@@ -103,13 +80,14 @@ describe.skipIf(requireOrSkip("kafka", "postgres"))("a process that is killed", 
           const [batch] = numbersOf(killed.said.all, "acknowledged")
           assert.isAtMost(batch!, 50)
 
+          const next = yield* start("relay", { ...settings, hold: false })
+          yield* next.said.until("it runs", (said) => numbersOf(said, "ready").length === 1)
           const began = yield* Clock.currentTimeMillis
-          yield* start("relay", { ...settings, hold: false })
           const waiting = MessageStore.use((store) =>
             store.outbox.read({ parts: upTo(64) as unknown as readonly [number, ...Array<number>], limit: 1 })
           )
           yield* askUntil(live, "the outbox is empty", waiting, (rows) => rows.length === 0)
-          // Two leases, and the start of a process.
+          // Two leases, and what sending 120 rows takes.
           assert.isBelow((yield* Clock.currentTimeMillis) - began, 12_000)
           const marks = upTo(3).map((partition) => ({ key: keyFor(partition, 3), n: 1_000 + partition }))
           yield* Publisher.publishAll(Items, marks)
@@ -134,6 +112,6 @@ describe.skipIf(requireOrSkip("kafka", "postgres"))("a process that is killed", 
           assert.strictEqual(Math.max(...times.values()), 2)
         }).pipe(Effect.provide(services(settings)))
       }),
-    60_000
+    180_000
   )
 })

@@ -3,6 +3,7 @@ import { assert, describe, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import { spawn, spawnSync } from "node:child_process"
 import { fileURLToPath } from "node:url"
+import { dieWithParent } from "../../scripts/services/child.ts"
 import { api, startProxy } from "../support/proxy.ts"
 import { kafkaBrokers, requireOrSkip } from "../support/services.ts"
 
@@ -22,8 +23,9 @@ const launch = (example: string, args: ReadonlyArray<string>, env: NodeJS.Proces
   const child = spawn(
     process.execPath,
     ["--conditions=effect-events-source", `examples/${example}/main.ts`, ...args],
-    { cwd: root, env: { ...process.env, LOG_LEVEL: "Info", ...env }, stdio: ["ignore", "pipe", "pipe"] }
+    { cwd: root, detached: true, env: { ...process.env, LOG_LEVEL: "Info", ...env }, stdio: ["ignore", "pipe", "pipe"] }
   )
+  dieWithParent(child.pid!, new Promise((resolve) => void child.once("exit", () => resolve())))
   let output = ""
   let end: number | NodeJS.Signals | undefined
   const listeners = new Set<() => void>()
@@ -132,6 +134,20 @@ describe("the orders example in one process", () => {
       yield* program.signal("SIGINT")
       yield* endsWith(program, 0, 30)
     }), minutes(2))
+})
+
+describe("the pipeline example", () => {
+  it.live("is cut off in the middle, goes on, and misses nothing", () =>
+    Effect.gen(function*() {
+      const program = yield* run("pipeline")
+      yield* endsWith(program, 0, 120)
+      const [, before, again] =
+        /^placed=5000 before=(\d+) indexed=5000 missing=0 again=(\d+)$/m.exec(program.output()) ??
+          assert.fail(program.output())
+      assert.isBelow(Number(before), 5_000)
+      // No more than what was pulled and not committed when it was cut off.
+      assert.isBelow(Number(again), Number(before))
+    }), minutes(3))
 })
 
 describe.skipIf(requireOrSkip("kafka", "postgres"))("the orders example on Kafka and Postgres", () => {

@@ -4,6 +4,7 @@ import type * as Scope from "effect/Scope"
 import { spawn } from "node:child_process"
 import { join } from "node:path"
 import { createInterface } from "node:readline"
+import { dieWithParent } from "../../scripts/services/child.ts"
 import { type Log, makeLog } from "../suites/consumer/support.ts"
 import type { Settings } from "./programs/services.ts"
 
@@ -15,6 +16,12 @@ export interface Said {
 export interface Process {
   /** The lines that it printed. What it complains about goes to the test's own stderr. */
   readonly said: Log<Said>
+  /** SIGSTOP: it stands still, and knows nothing of it. */
+  readonly freeze: Effect.Effect<void>
+  /** SIGCONT: it goes on where it stood. */
+  readonly thaw: Effect.Effect<void>
+  /** SIGTERM, and waits until it has ended. */
+  readonly stop: Effect.Effect<void>
   /** SIGKILL: nothing of it runs any more when this returns. */
   readonly kill: Effect.Effect<void>
 }
@@ -33,16 +40,26 @@ export const start = (name: string, settings: Settings): Effect.Effect<Process, 
             NODE_OPTIONS: "--disable-warning=TimeoutNegativeWarning",
             PROGRAM: JSON.stringify(settings)
           },
+          detached: true,
           stdio: ["ignore", "pipe", "inherit"]
         }
       )
       const exited = new Promise<void>((resolve) => void child.once("exit", () => resolve()))
+      // A frozen one would stay for ever.
+      dieWithParent(child.pid!, exited)
       createInterface(child.stdout).on("line", (line) => {
         const [word = "", n] = line.split(" ")
         Effect.runSync(said.add({ word, n: Number(n) }))
       })
-      const kill = Effect.andThen(Effect.sync(() => child.kill("SIGKILL")), Effect.promise(() => exited))
-      return { said, kill }
+      const signal = (name: NodeJS.Signals) => Effect.sync(() => void child.kill(name))
+      const ended = Effect.promise(() => exited)
+      return {
+        said,
+        freeze: signal("SIGSTOP"),
+        thaw: signal("SIGCONT"),
+        stop: Effect.andThen(signal("SIGTERM"), ended),
+        kill: Effect.andThen(signal("SIGKILL"), ended)
+      }
     }),
     ({ kill }) => kill
   )

@@ -4,7 +4,7 @@ import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as SqlStore from "../../src/Layers/SqlStore.ts"
 import { consumerSuite } from "../suites/consumer/index.ts"
-import { freshKafka } from "../suites/consumer/kafka.ts"
+import { freshKafka, sessionMillis } from "../suites/consumer/kafka.ts"
 import { sqlLedger } from "../suites/consumer/sqlLedger.ts"
 import type { FrontFeatures } from "../suites/consumer/support.ts"
 import { outboxSuite } from "../suites/outbox/index.ts"
@@ -24,7 +24,8 @@ const features: FrontFeatures = {
   events: 1_000,
   members: 10,
   concurrentTransactions: true,
-  concurrent: true
+  concurrent: true,
+  sessionMillis
 }
 
 describe.skipIf(requireOrSkip("kafka", "postgres"))("KafkaJs and Postgres", () => {

@@ -5,7 +5,7 @@ import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as SqlStore from "../../src/Layers/SqlStore.ts"
 import { transactionalConsumerSuite } from "../suites/consumer/index.ts"
-import { freshKafka } from "../suites/consumer/kafka.ts"
+import { freshKafka, sessionMillis } from "../suites/consumer/kafka.ts"
 import { sqlLedger } from "../suites/consumer/sqlLedger.ts"
 import type { FrontFeatures } from "../suites/consumer/support.ts"
 import { outboxSuite } from "../suites/outbox/index.ts"
@@ -20,7 +20,13 @@ const store = Layer.unwrap(
     ))
 )
 
-const features: FrontFeatures = { clock: "live", events: 1_000, members: 10, concurrentTransactions: false }
+const features: FrontFeatures = {
+  clock: "live",
+  events: 1_000,
+  members: 10,
+  concurrentTransactions: false,
+  sessionMillis
+}
 
 describe.skipIf(requireOrSkip("kafka"))("KafkaJs and SQLite", () => {
   transactionalConsumerSuite("KafkaJs and SQLite", Layer.merge(freshKafka, store), features)

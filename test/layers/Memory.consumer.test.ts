@@ -3,6 +3,7 @@ import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Memory from "../../src/Layers/Memory.ts"
 import { consumerSuite } from "../suites/consumer/index.ts"
+import { memoryOutside } from "../suites/consumer/outside.ts"
 import { type FrontFeatures, Ledger } from "../suites/consumer/support.ts"
 import { outboxSuite } from "../suites/outbox/index.ts"
 
@@ -26,11 +27,17 @@ const ledger = Layer.effect(
   })
 )
 
-const services = ledger.pipe(
+const services = Layer.merge(ledger, memoryOutside).pipe(
   Layer.provideMerge(Layer.mergeAll(Memory.layerBrokerWith({ autoCreate: false }), Memory.layerStore))
 )
 
-const features: FrontFeatures = { clock: "live", events: 5_000, members: 50, concurrentTransactions: false }
+const features: FrontFeatures = {
+  clock: "live",
+  events: 5_000,
+  members: 50,
+  concurrentTransactions: false,
+  flood: 100_000
+}
 
 consumerSuite("Memory", services, features)
 outboxSuite("Memory", services, features)

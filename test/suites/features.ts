@@ -30,7 +30,7 @@ export type Control<F extends (...args: ReadonlyArray<never>) => unknown> = F | 
 interface CommonFeatures {
   /** `"test"`: Effect's TestClock stands still. `"live"`: the backend has a clock of its own. */
   readonly clock: "test" | "live"
-  /** Bound of one case, in milliseconds of real time. Default: 30 s with `"test"`, 90 s with `"live"`. */
+  /** Bound of one case, in milliseconds of real time. Default: 30 s with `"test"`, 4 minutes with `"live"`. */
   readonly timeout?: number
 }
 
@@ -65,7 +65,7 @@ export interface StoreFeatures<R = never> extends CommonFeatures {
 export type It<R> = Vitest.MethodsNonLive<R>
 
 export const caseTimeout = (features: CommonFeatures): number =>
-  features.timeout ?? (features.clock === "test" ? 30_000 : 90_000)
+  features.timeout ?? (features.clock === "test" ? 30_000 : 240_000)
 
 /** Registers cases that share a bound. */
 export const cases = <R>(it: It<R>, features: CommonFeatures) => {
@@ -126,7 +126,7 @@ export const askUntil = Effect.fnUntraced(function*<A, E, R>(
   ask: Effect.Effect<A, E, R>,
   satisfies: (answer: A) => boolean
 ) {
-  const attempts = 400
+  const attempts = features.clock === "test" ? 400 : 4_000
   for (let attempt = 0; attempt < attempts; attempt++) {
     const answer = yield* ask
     if (satisfies(answer)) {

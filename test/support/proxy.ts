@@ -17,7 +17,8 @@ export const api = {
   offsetCommit: 8,
   findCoordinator: 10,
   joinGroup: 11,
-  heartbeat: 12
+  heartbeat: 12,
+  apiVersions: 18
 } as const
 
 export interface Request {
@@ -25,8 +26,14 @@ export interface Request {
   readonly bytes: Buffer
 }
 
-/** `"pass"`; or lose the answer: reset the connection when the broker has answered. */
-export type Fate = "pass" | "loseAnswer"
+/**
+ * `"pass"`; or lose the answer: reset the connection when the broker has
+ * answered; or pass the answer on a little later; or never, on a connection
+ * that stays.
+ */
+export type Fate = "pass" | "loseAnswer" | "late" | "never"
+
+const lateMillis = 100
 
 export interface Proxy {
   /** `host:port` for clients. */
@@ -97,6 +104,8 @@ export const startProxy = Effect.fnUntraced(function*(target: string): Effect.fn
     links.add(link)
     // Correlation ids whose answers are to be lost.
     const doomed = new Set<number>()
+    const late = new Set<number>()
+    const never = new Set<number>()
     const end = () => {
       links.delete(link)
       if (link.silent) return
@@ -112,7 +121,10 @@ export const startProxy = Effect.fnUntraced(function*(target: string): Effect.fn
         waiting.delete(apiKey)
         if (waiter !== undefined) Deferred.doneUnsafe(waiter, Effect.void)
         if (link.silent) return
-        if (decide({ apiKey, bytes: frame }) === "loseAnswer") doomed.add(frame.readInt32BE(8))
+        const fate = decide({ apiKey, bytes: frame })
+        if (fate === "loseAnswer") doomed.add(frame.readInt32BE(8))
+        if (fate === "late") late.add(frame.readInt32BE(8))
+        if (fate === "never") never.add(frame.readInt32BE(8))
         passed.set(apiKey, (passed.get(apiKey) ?? 0) + 1)
         broker.write(frame)
       })
@@ -126,7 +138,10 @@ export const startProxy = Effect.fnUntraced(function*(target: string): Effect.fn
           client.resetAndDestroy()
           return
         }
-        client.write(replaceAll(frame, addressBytes(host, targetPort), addressBytes(host, port())))
+        if (never.delete(frame.readInt32BE(4))) return
+        const answer = replaceAll(frame, addressBytes(host, targetPort), addressBytes(host, port()))
+        if (late.delete(frame.readInt32BE(4))) setTimeout(() => client.write(answer), lateMillis)
+        else client.write(answer)
       })
     )
   }

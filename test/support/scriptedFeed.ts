@@ -15,15 +15,15 @@ import * as Schema from "effect/Schema"
 import * as Scope from "effect/Scope"
 import * as Semaphore from "effect/Semaphore"
 import * as TestClock from "effect/testing/TestClock"
-import type { Limits } from "../../src/Batching.ts"
+import * as Batching from "../../src/Batching.ts"
 import type { BrokerError, ConsumerRecord, Headers, Position, ProducerRecord, Signal } from "../../src/Broker.ts"
 import type * as Event from "../../src/Event.ts"
 import * as FailurePolicy from "../../src/FailurePolicy.ts"
-import type { Ordering } from "../../src/internal/consumer/assignment.ts"
 import * as Group from "../../src/internal/consumer/group.ts"
 import type { Handler } from "../../src/internal/consumer/handler.ts"
-import * as Idempotent from "../../src/internal/consumer/idempotent.ts"
-import * as Worker from "../../src/internal/consumer/worker.ts"
+import type { Ordering } from "../../src/internal/consumer/order/lanes.ts"
+import * as Idempotent from "../../src/internal/consumer/run/idempotent.ts"
+import * as Worker from "../../src/internal/consumer/run/worker.ts"
 import * as Topic from "../../src/Topic.ts"
 
 export const topicName = "orders"
@@ -132,24 +132,33 @@ interface HandlerOptions {
   readonly name?: string
   readonly ordering?: Ordering
   readonly concurrency?: number | Semaphore.Semaphore
+  readonly isOutage?: (error: unknown) => boolean
+  /** Of the group, of the process. */
+  readonly limits?: ReadonlyArray<Semaphore.Semaphore>
+  /** Whether a failed batch leaves nothing behind. */
+  readonly rollsBack?: boolean
   readonly policy?: FailurePolicy.FailurePolicy<unknown>
   readonly topic?: Topic.Any
 }
 
 export const itemTopic = Topic.make(topicName, { schema: Item }) as unknown as Topic.Any
 
-const handlerOf = (options: HandlerOptions, batch: Limits | undefined, apply: Handler["apply"]): Handler => ({
+const handlerOf = (options: HandlerOptions, batch: Batching.Limits | undefined, apply: Handler["apply"]): Handler => ({
   name: options.name ?? topicName,
   topic: options.topic ?? itemTopic,
   ordering: options.ordering ?? "key",
-  slots: options.concurrency === undefined || typeof options.concurrency === "number"
-    ? Semaphore.makeUnsafe(options.concurrency ?? 16)
-    : options.concurrency,
+  slots: [
+    options.concurrency === undefined || typeof options.concurrency === "number"
+      ? Semaphore.makeUnsafe(options.concurrency ?? 16)
+      : options.concurrency,
+    ...options.limits ?? []
+  ],
   policy: options.policy ?? saving,
   batch,
   apply,
+  rollsBack: options.rollsBack ?? false,
   grouped: undefined,
-  isOutage: () => false
+  isOutage: options.isOutage ?? (() => false)
 })
 
 /** A handler of single events. */
@@ -162,11 +171,11 @@ export const each = (
 /** A handler of batches. */
 export const batches = (
   handle: (events: ReadonlyArray<Item>) => Effect.Effect<unknown, unknown, Scope.Scope>,
-  options: HandlerOptions & Partial<Limits> = {}
+  options: HandlerOptions & Batching.Options = {}
 ): Handler =>
   handlerOf(
     { concurrency: 3, ...options },
-    { maxSize: options.maxSize ?? 100, maxBytes: options.maxBytes ?? 1_048_576 },
+    Batching.limits(options),
     Idempotent.batch((events) => handle(events as ReadonlyArray<Item>) as Effect.Effect<unknown, unknown>)
   )
 
@@ -181,6 +190,9 @@ export const engine = Effect.fnUntraced(function*(
   handlers: ReadonlyArray<Handler>,
   options: {
     readonly shutdownTimeout?: Duration.Duration
+    /** What the engine logs; nothing by default. */
+    readonly logLevel?: "Warn" | "Debug"
+    readonly stuckAfter?: Duration.Duration
     readonly writeDeadLetter?: (letter: Letter) => Effect.Effect<void, BrokerError>
   } = {}
 ) {
@@ -202,8 +214,9 @@ export const engine = Effect.fnUntraced(function*(
           finished
         })),
     feed: feed.feed,
-    shutdownTimeout: options.shutdownTimeout ?? Duration.seconds(20)
-  }).pipe(Scope.provide(scope), Effect.provideService(References.MinimumLogLevel, "None"))
+    shutdownTimeout: options.shutdownTimeout ?? Duration.seconds(20),
+    stuckAfter: options.stuckAfter
+  }).pipe(Scope.provide(scope), Effect.provideService(References.MinimumLogLevel, options.logLevel ?? "None"))
   const stop = Scope.close(scope, Exit.void)
   // A drain may wait for handlers that a test left running: time passes until it is through.
   yield* Effect.addFinalizer(() =>

@@ -27,6 +27,8 @@ export interface KafkaOptions {
   readonly dataDir?: string | undefined
   /** Adds a listener that asks for a name and a password (`saslUser` in properties.ts). */
   readonly sasl?: boolean | undefined
+  /** Whoever comes by the SASL listener needs a grant for everything. Default: everybody may do everything. */
+  readonly acls?: boolean | undefined
   /** `"detached"`: outlives this process. Default: `"parent"`. */
   readonly lifetime?: LaunchOptions["lifetime"] | undefined
 }
@@ -54,6 +56,7 @@ export const startKafka = async (options: KafkaOptions = {}): Promise<KafkaClust
         address,
         cluster,
         folder: join(dataDir, `node-${address.id}`),
+        acls: options.acls,
         lifetime: options.lifetime ?? "parent",
         temporaryFolder: temporary
       })

@@ -1,5 +1,6 @@
 import * as Effect from "effect/Effect"
 import { Kafka, logLevel } from "kafkajs"
+import { setTimeout as sleep } from "node:timers/promises"
 import { fixTimers } from "../../../src/Layers/internal/kafkajs/connection.ts"
 
 // As in the Layer: without it KafkaJS floods Node with timers in the past, and Node warns.
@@ -10,8 +11,17 @@ export interface Expectation {
   readonly nodeId?: number | undefined
 }
 
+/** KafkaJS may never come back from a broker that is just starting, whatever its own limits say. */
+const patienceMs = 15_000
+
 /** Says whether a live broker answers at one of `brokers`. */
-export const answers = async (brokers: ReadonlyArray<string>, expected: Expectation = {}): Promise<boolean> => {
+export const answers = (brokers: ReadonlyArray<string>, expected: Expectation = {}): Promise<boolean> => {
+  const patience = new AbortController()
+  const tooLong = sleep(patienceMs, false, { signal: patience.signal }).catch(() => false)
+  return Promise.race([ask(brokers, expected), tooLong]).finally(() => patience.abort())
+}
+
+const ask = async (brokers: ReadonlyArray<string>, expected: Expectation): Promise<boolean> => {
   const admin = new Kafka({
     brokers: [...brokers],
     logLevel: logLevel.NOTHING,

@@ -32,6 +32,7 @@ export interface NodeOptions {
   readonly address: NodeAddress
   readonly cluster: ReadonlyArray<NodeAddress>
   readonly folder: string
+  readonly acls?: boolean | undefined
   readonly lifetime: LaunchOptions["lifetime"]
   readonly temporaryFolder: string | undefined
   readonly jvmArgs?: ReadonlyArray<string> | undefined
@@ -46,7 +47,7 @@ export const makeNode = async (options: NodeOptions): Promise<KafkaNode> => {
   const broker = `127.0.0.1:${address.port}`
   const properties = join(folder, "server.properties")
   await mkdir(folder, { recursive: true })
-  await writeFile(properties, serverProperties(address, options.cluster, join(folder, "log")))
+  await writeFile(properties, serverProperties(address, options.cluster, join(folder, "log"), options.acls))
   await run(
     "java",
     javaArgs(kafka, "kafka.tools.StorageTool", [

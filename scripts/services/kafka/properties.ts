@@ -13,7 +13,8 @@ export const saslUser = { username: "alice", password: "alice-secret" } as const
 export const serverProperties = (
   node: NodeAddress,
   nodes: ReadonlyArray<NodeAddress>,
-  logFolder: string
+  logFolder: string,
+  acls = false
 ): string => {
   const replicas = nodes.length
   const inSync = Math.max(1, replicas - 1)
@@ -34,6 +35,13 @@ export const serverProperties = (
     "listener.name.sasl.plain.sasl.jaas.config":
       `org.apache.kafka.common.security.plain.PlainLoginModule required user_${saslUser.username}="${saslUser.password}";`,
     "log.dirs": logFolder,
+    // Those of the plain listener may do everything, the SASL user only what it is granted.
+    ...(acls
+      ? {
+        "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
+        "super.users": "User:ANONYMOUS"
+      }
+      : {}),
 
     "auto.create.topics.enable": false,
     "num.partitions": 3,
@@ -54,6 +62,8 @@ export const serverProperties = (
     // broker alone waits that long for itself when it is restarted after a kill.
     "broker.session.timeout.ms": replicas > 1 ? 6000 : 3000,
     "broker.heartbeat.interval.ms": replicas > 1 ? 2000 : 500,
+    // A leader that was moved is moved back soon, while everything runs.
+    "leader.imbalance.check.interval.seconds": 10,
     // Compaction within seconds, and without the default 128 MB of heap.
     "log.cleaner.backoff.ms": 1000,
     "log.cleaner.dedupe.buffer.size": 4 * 1024 * 1024

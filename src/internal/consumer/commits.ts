@@ -13,12 +13,14 @@ import * as Latch from "effect/Latch"
 import * as Semaphore from "effect/Semaphore"
 import type { BrokerError, Position } from "../../Broker.ts"
 import * as EngineEvent from "../engineEvent.ts"
-import type { Assignment } from "./assignment.ts"
+import type { Assignment } from "./order/assignment.ts"
 
 const maxUncommitted = 1_000
 const maxDelay = "1 second"
 
 export interface Commits {
+  /** Why the last commit failed; `undefined` if it did not. */
+  readonly error: () => string | undefined
   /** Says that records have finished. */
   readonly finished: (records: number) => void
   /** Commits what can be committed of these assignments now, and fails if that fails. */
@@ -44,6 +46,7 @@ export const make = (options: {
   const some = Latch.makeUnsafe(false)
   const many = Latch.makeUnsafe(false)
   let uncommitted = 0
+  let failure: string | undefined
 
   const flush = (assignments: () => Iterable<Assignment>) =>
     oneInFlight.withPermit(Effect.suspend(() => {
@@ -57,9 +60,11 @@ export const make = (options: {
       if (due.length === 0) return Effect.void
       return options.commit(due.map(([assignment, offset]) => ({ ...assignment.grant, offset }))).pipe(
         Effect.tap(() => {
+          failure = undefined
           for (const [assignment, offset] of due) assignment.committed = offset
           return EngineEvent.log({ _tag: "Committed", group: options.group, partitions: due.length })
-        })
+        }),
+        Effect.tapError((error) => Effect.sync(() => void (failure = error.message)))
       )
     }))
 
@@ -73,6 +78,7 @@ export const make = (options: {
   )
 
   return {
+    error: () => failure,
     finished(records) {
       if (uncommitted === 0) some.openUnsafe()
       uncommitted += records

@@ -12,11 +12,12 @@ import type * as Semaphore from "effect/Semaphore"
 import * as Batching from "../../Batching.ts"
 import { BrokerError } from "../../Broker.ts"
 import type * as Event from "../../Event.ts"
-import type { FailurePolicy } from "../../FailurePolicy.ts"
+import * as FailurePolicy from "../../FailurePolicy.ts"
 import { MessageStoreError } from "../../MessageStore.ts"
 import type * as Topic from "../../Topic.ts"
+import * as Limit from "../limit.ts"
 import * as DeadLetter from "../wire/deadLetter.ts"
-import type { Ordering } from "./assignment.ts"
+import type { Ordering } from "./order/lanes.ts"
 
 export type Mode = "idempotent" | "exactlyOnce" | "broadcast"
 
@@ -25,7 +26,7 @@ export interface Definition {
   readonly topic: Topic.Any
   readonly name: string
   readonly named: boolean
-  readonly policy: FailurePolicy<unknown>
+  readonly policy: FailurePolicy.FailurePolicy<unknown>
   readonly ordering: Ordering
   readonly concurrency: number | Semaphore.Semaphore
   /** Limits of a batch, for handlers of batches. */
@@ -66,7 +67,8 @@ export class InvalidName extends Schema.TaggedError<InvalidName>("effect-events/
 }
 
 /**
- * An option out of its range.
+ * An option out of its range; `handler` is the group's name if it is an option
+ * of the group.
  *
  * @category errors
  * @since 0.1.0
@@ -118,8 +120,6 @@ export class ConsumerError extends Schema.TaggedError<ConsumerError>("effect-eve
   }
 }
 
-const maxConcurrency = 10_000
-
 const checkName = (definition: Definition, group: string | undefined): InvalidName | undefined => {
   const { topic } = definition
   const illegalTopic = DeadLetter.illegalName(topic.name)
@@ -156,15 +156,12 @@ const checkOptions = (definition: Definition): InvalidOption | undefined => {
   const { concurrency, mode, name, policy } = definition
   const batch = definition.batch ?? definition.group
   const invalid = (detail: string) => new InvalidOption({ handler: name, detail })
-  if (
-    typeof concurrency === "number" &&
-    !(Number.isInteger(concurrency) && concurrency >= 1 && concurrency <= maxConcurrency)
-  ) {
-    return invalid(`concurrency is ${concurrency}; use a whole number from 1 to ${maxConcurrency}, or a Semaphore`)
-  }
-  const illegalBatch = batch === undefined ? undefined : Batching.illegal(batch)
-  if (illegalBatch !== undefined) return invalid(illegalBatch)
-  if (mode === "broadcast" && policy.exhausted === "save") {
+  const illegal = Limit.illegalConcurrency(concurrency) ??
+    (batch === undefined ? undefined : Batching.illegal(batch)) ??
+    Limit.illegalDuration("timeout of the failure policy", policy.timeout, "positive") ??
+    FailurePolicy.illegalDelays(policy)
+  if (illegal !== undefined) return invalid(illegal)
+  if (mode === "broadcast" && (policy.exhausted === "save" || policy.exhausted === "retryLater")) {
     return invalid(
       "a broadcast consumer belongs to no group and has no dead-letter topic; use FailurePolicy.discard() or block()"
     )

@@ -7,14 +7,14 @@
  *
  * @internal
  */
-import type * as Duration from "effect/Duration"
+import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
 import * as Latch from "effect/Latch"
 import * as EngineEvent from "../engineEvent.ts"
-import type { Assignment } from "./assignment.ts"
 import { type Commits, logFailure } from "./commits.ts"
 import type { Reader } from "./handler.ts"
+import type { Assignment } from "./order/assignment.ts"
 
 /** How long interrupted handlers are waited for: their finalizers run meanwhile. */
 const interruptedWait = "5 seconds"
@@ -43,6 +43,10 @@ export const make = (options: {
       return Fiber.awaitAll(fibers).pipe(Effect.timeoutOption(interruptedWait), Effect.as(fibers.length))
     })
 
+  const draining = (begins: boolean) => {
+    for (const reader of readers) reader.draining?.(begins)
+  }
+
   /** Ends assignments in good order; `setting` names what to change when handlers take longer. */
   const drain = Effect.fnUntraced(function*(
     assignments: ReadonlyArray<Assignment>,
@@ -50,10 +54,17 @@ export const make = (options: {
     setting: string
   ) {
     const all = Effect.forEach(assignments, drained, { discard: true })
-    const inTime = yield* Effect.timeoutOption(all, within)
+    const inTime = yield* Effect.acquireUseRelease(
+      Effect.sync(() => draining(true)),
+      () => Effect.timeoutOption(all, within),
+      () => Effect.sync(() => draining(false))
+    )
     if (inTime._tag === "None") {
       const running = yield* interrupt(assignments)
-      yield* EngineEvent.log({ _tag: "DrainOverdue", group, running, setting })
+      // Whoever gave no time (an open stream, whose pipeline is gone) is not told that it was too short.
+      if (running > 0 || !Duration.isZero(Duration.fromInputUnsafe(within))) {
+        yield* EngineEvent.log({ _tag: "DrainOverdue", group, running, setting })
+      }
     }
     yield* Effect.catch(commits.flush(() => assignments), (error) => logFailure(group, error))
     for (const assignment of assignments) assignment.release()

@@ -5,60 +5,62 @@
  *                   ▲                     │
  *                   └──── finish ◀────────┘ ─▶ watermark ─▶ commits ─▶ broker
  *
- * Signals change the engine's state in synchronous steps. Memory is bounded
- * per partition: once too much waits, or too many offsets lie between the
- * watermark and what was delivered last, its partition is paused until half of
- * it is done.
+ * Signals change the engine's state in synchronous steps. `room` bounds what
+ * is held in memory.
  *
  * @internal
  */
 import * as Deferred from "effect/Deferred"
-import type * as Duration from "effect/Duration"
+import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
-import * as Latch from "effect/Latch"
 import * as Scope from "effect/Scope"
 import type { Assignment as Grant, BrokerError, Flow, Position, Signal } from "../../Broker.ts"
 import * as EngineEvent from "../engineEvent.ts"
-import { Assignment } from "./assignment.ts"
 import * as Commits from "./commits.ts"
 import * as Drain from "./drain.ts"
 import type { Reader } from "./handler.ts"
+import type { Letters } from "./letters/letters.ts"
+import { Assignment } from "./order/assignment.ts"
+import * as Room from "./order/room.ts"
+import * as Pulse from "./status/pulse.ts"
 
 /** Where the signals come from: a group's subscription, or a tail, which has nothing to commit. */
 export type Feed = (
   onSignal: (signal: Signal) => Effect.Effect<void>
 ) => Effect.Effect<
-  Flow & { readonly commit?: (positions: ReadonlyArray<Position>) => Effect.Effect<void, BrokerError> },
+  & Flow
+  & {
+    readonly commit?: (positions: ReadonlyArray<Position>) => Effect.Effect<void, BrokerError>
+    readonly trusted?: (() => boolean) | undefined
+  },
   BrokerError,
   Scope.Scope
 >
-
-/** Records that may wait or run per partition before it is paused, unless batches ask for more. */
-const leastPrefetch = 1_024
-/** Batches that the records of one partition should fill, so that none waits for a fetch. */
-const prefetchedBatches = 8
-/** Offsets that may lie between watermark and highest delivered record before the partition is paused. */
-const maxSpan = 10_000
-/** How long a full partition waits for room before it is paused: a pause costs a fetch. */
-const roomWait = "25 millis"
 
 const nameOf = (grant: Grant): string => `${grant.topic}/${grant.partition}`
 
 export const make = Effect.fnUntraced(function*(options: {
   readonly group: string
-  /** Makes the readers; `finished` is theirs to call after a task of an assignment has finished. */
+  /**
+   * Makes the readers; `finished` is theirs to call after a task of an
+   * assignment has finished, and `trusted` to ask before they begin one.
+   */
   readonly readers: (
-    finished: (assignment: Assignment) => void
+    finished: (assignment: Assignment) => void,
+    trusted: () => boolean
   ) => Effect.Effect<ReadonlyArray<Reader>, never, Scope.Scope>
   readonly feed: Feed
+  /** Dead letters that come back to the readers. */
+  readonly letters?: Letters
   readonly shutdownTimeout: Duration.Duration
+  /** Default: 6 minutes. */
+  readonly stuckAfter?: Duration.Duration | undefined
 }) {
   const { group } = options
   const context = yield* Effect.context<never>()
   const fork = (effect: Effect.Effect<unknown>) => void Effect.runForkWith(context)(effect)
   const flow = Deferred.makeUnsafe<Effect.Success<ReturnType<Feed>>>()
   const assignments = new Map<string, Assignment>()
-  const rooms = new WeakMap<Assignment, Latch.Latch>()
   let stopping = false
 
   const commits = Commits.make({
@@ -70,23 +72,38 @@ export const make = Effect.fnUntraced(function*(options: {
 
   const finished = (assignment: Assignment) => {
     commits.finished(1)
-    const room = rooms.get(assignment)
-    if (room !== undefined && hasRoom(assignment)) {
-      rooms.delete(assignment)
-      room.openUnsafe()
-    }
+    room.finished(assignment)
   }
 
   // Opened before everything else and so closed last: after the drain, and also when there is none.
   const workScope = yield* Effect.flatMap(Effect.scope, (scope) => Scope.fork(scope))
-  const readers = yield* Scope.provide(options.readers(finished), workScope)
-  const prefetch = Math.max(leastPrefetch, ...readers.map(({ takes }) => takes * prefetchedBatches))
-  const isFull = ({ buffered, watermark }: Assignment) => buffered >= prefetch || watermark.span >= maxSpan
-  const hasRoom = ({ buffered, watermark }: Assignment) => buffered <= prefetch / 2 && watermark.span < maxSpan
+  let trusts: () => boolean = () => true
+  const readers = yield* Scope.provide(options.readers(finished, () => trusts()), workScope)
+  const room = Room.make({
+    takes: readers.map(({ takes }) => takes),
+    flow: Deferred.await(flow),
+    partitions: () => assignments.size,
+    fork
+  })
 
   const byTopic = new Map<string, Array<Reader>>()
   for (const reader of readers) byTopic.set(reader.topic, [...byTopic.get(reader.topic) ?? [], reader])
-  const { drain, lose } = Drain.make({ group, readers, commits })
+  options.letters?.serve(readers, finished)
+  const { drain: drainAll, lose } = Drain.make({ group, readers, commits })
+  const drain: typeof drainAll = (gone, within, setting) =>
+    options.letters === undefined
+      ? drainAll(gone, within, setting)
+      : Effect.andThen(options.letters.settle(gone), drainAll(gone, within, setting))
+
+  let commitsAtAll = true
+  yield* Pulse.make({
+    group,
+    assignments: () => assignments.values(),
+    readers,
+    commits: () => commitsAtAll,
+    commitError: () => commits.error() ?? null,
+    stuckAfterMillis: Duration.toMillis(options.stuckAfter ?? Duration.minutes(6))
+  })
 
   // --- signals ---
 
@@ -98,8 +115,8 @@ export const make = Effect.fnUntraced(function*(options: {
 
   const forget = (gone: ReadonlyArray<Assignment>) => {
     for (const assignment of gone) {
-      rooms.get(assignment)?.openUnsafe()
       if (assignments.get(nameOf(assignment.grant)) === assignment) assignments.delete(nameOf(assignment.grant))
+      room.ended(assignment)
     }
   }
 
@@ -110,7 +127,7 @@ export const make = Effect.fnUntraced(function*(options: {
     Effect.suspend(() => {
       if (stopping) return Effect.void
       for (const grant of grants) {
-        assignments.set(nameOf(grant), new Assignment(grant, byTopic.get(grant.topic)?.length ?? 0))
+        assignments.set(nameOf(grant), new Assignment(grant, byTopic.get(grant.topic)?.length ?? 0, room.total))
       }
       return logEach("Assigned", grants)
     })
@@ -120,32 +137,22 @@ export const make = Effect.fnUntraced(function*(options: {
       const assignment = ours([signal.assignment])[0]
       if (stopping || assignment === undefined || assignment.phase._tag !== "Owned") return Effect.void
       const readers = byTopic.get(signal.assignment.topic) ?? []
-      for (const record of signal.records) {
+      const own = options.letters?.deliver(assignment, signal.records) === true ? [] : signal.records
+      for (const record of own) {
         const delivery = assignment.deliver(record)
         if (readers.length === 0) assignment.finishDelivery(delivery)
         // Tasks only wait here, so all of a delivery exist before one can finish.
         for (let i = 0; i < readers.length; i++) {
-          readers[i]!.ready.offer(assignment.task(delivery, i, readers[i]!.ordering))
+          const task = assignment.task(delivery, i, readers[i]!.ordering)
+          readers[i]!.ready.offer(task)
+          if (readers[i]!.ordering === "key") room.offered(task)
         }
       }
       assignment.watermark.pass(signal.nextOffset)
       if (signal.records.length === 0) commits.finished(1)
       for (const reader of readers) reader.kick()
-      return isFull(assignment) ? waitForRoom(assignment) : Effect.void
+      return room.entered(assignment)
     })
-
-  const waitForRoom = Effect.fnUntraced(function*(assignment: Assignment) {
-    // Paused already: this chunk was on its way, and the resume is waiting for the room.
-    if (rooms.has(assignment)) return
-    const room = Latch.makeUnsafe(false)
-    rooms.set(assignment, room)
-    if ((yield* Effect.timeoutOption(room.await, roomWait))._tag === "Some") return
-    const { pause, resume } = yield* Deferred.await(flow)
-    yield* pause([assignment.grant])
-    fork(
-      Effect.andThen(room.await, Effect.suspend(() => assignment.mayCommit ? resume([assignment.grant]) : Effect.void))
-    )
-  })
 
   const onSignal = (signal: Signal): Effect.Effect<void> => {
     switch (signal._tag) {
@@ -173,6 +180,8 @@ export const make = Effect.fnUntraced(function*(options: {
   // --- life ---
 
   const subscription = yield* options.feed(onSignal)
+  commitsAtAll = subscription.commit !== undefined
+  if (subscription.trusted !== undefined) trusts = subscription.trusted
   yield* Deferred.succeed(flow, subscription)
   yield* Effect.forkScoped(commits.run)
   yield* EngineEvent.log({ _tag: "Joined", group, topics: Array.from(byTopic.keys()).join(", ") })

@@ -12,39 +12,23 @@ import * as Effect from "effect/Effect"
 import * as Schedule from "effect/Schedule"
 import type * as Scope from "effect/Scope"
 import * as Semaphore from "effect/Semaphore"
-import { Broker, type BrokerError, type ProducerRecord, type TopicRequirement } from "../../Broker.ts"
+import { Broker, type BrokerError, type TopicRequirement } from "../../Broker.ts"
 import type * as Event from "../../Event.ts"
 import { isMessageStoreError, MessageStore, type MessageStoreError } from "../../MessageStore.ts"
 import * as EngineEvent from "../engineEvent.ts"
-import * as Shared from "../publisher/shared.ts"
+import * as Metrics from "../metrics.ts"
 import * as DeadLetter from "../wire/deadLetter.ts"
 import { check, ConsumerError, type Definition, DuplicateHandler } from "./definition.ts"
-import * as ExactlyOnce from "./exactlyOnce.ts"
 import * as Group from "./group.ts"
 import type { Apply, Handler } from "./handler.ts"
-import * as Idempotent from "./idempotent.ts"
+import * as LetterBox from "./letters/letterBox.ts"
+import * as Letters from "./letters/letters.ts"
 import * as Pulls from "./pulls.ts"
-import * as Worker from "./worker.ts"
-
-/**
- * Settings of a set of consumers that start together.
- *
- * @category options
- * @since 0.1.0
- */
-export interface Options {
-  /**
-   * How long running handlers may go on when the consumer stops, before they
-   * are interrupted and waited for another 5 s. Default: 20 seconds, below the
-   * 30 after which Kubernetes kills.
-   */
-  readonly shutdownTimeout?: Duration.Input | undefined
-  /**
-   * How long `exactlyOnce` handlers recognise a message that comes again.
-   * Every event costs a row of about 100 bytes for so long. Default: 7 days.
-   */
-  readonly inboxRetention?: Duration.Input | undefined
-}
+import * as ExactlyOnce from "./run/exactlyOnce.ts"
+import * as Idempotent from "./run/idempotent.ts"
+import * as Worker from "./run/worker.ts"
+import * as Settings from "./settings.ts"
+import { shortKey } from "./status/status.ts"
 
 /** What stands for the group in the logs of broadcast consumers, which have none. */
 const broadcastGroup = "(broadcast)"
@@ -59,29 +43,39 @@ export interface Started {
 export const start = Effect.fnUntraced(function*(
   definitions: ReadonlyArray<Definition>,
   group: string,
-  options: Options | undefined
+  options: Settings.Options | undefined
 ): Effect.fn.Return<Started, ConsumerError, Broker | Scope.Scope> {
   const broker = yield* Broker
-  const wrong = check(definitions, group)
+  const wrong = check(definitions, group) ?? Settings.check(options, group, definitions)
   if (wrong !== undefined) return yield* wrong
+  const limits = yield* Settings.limits(options)
   const grouped = definitions.filter((definition) => definition.mode !== "broadcast")
   const broadcast = definitions.filter((definition) => definition.mode === "broadcast")
   yield* register(broker, group, grouped)
-  yield* Effect.mapError(broker.ensureTopics(requirements(grouped, group, broadcast)), consumerError)
+  const sources = leaving(grouped)
+  yield* ensureTopics(broker, definitions, sources, group)
   const shutdownTimeout = Duration.fromInputUnsafe(options?.shutdownTimeout ?? "20 seconds")
-  const writeDeadLetter = deadLetters(broker)
-  const handlers = yield* Effect.forEach(grouped, (definition) => handlerOf(definition, group))
-  const listeners = yield* Effect.forEach(broadcast, (definition) => handlerOf(definition, group))
-  yield* prune(grouped, Duration.fromInputUnsafe(options?.inboxRetention ?? "7 days"))
+  const stuckAfter = Duration.fromInputUnsafe(options?.stuckAfter ?? "6 minutes")
+  const writeDeadLetter = LetterBox.writer(broker)
+  const handlers = yield* Effect.forEach(grouped, (definition) => handlerOf(definition, group, limits))
+  const listeners = yield* Effect.forEach(broadcast, (definition) => handlerOf(definition, group, limits))
+  yield* prune(grouped, Settings.inboxRetention(options))
   const running: Array<Effect.Effect<never, BrokerError>> = []
   if (Arr.isArrayNonEmpty(handlers)) {
+    const letters = yield* Letters.make({ group, sources: comingBack(grouped, sources, group), write: writeDeadLetter })
+    const { applied } = letters
     const started = yield* Effect.mapError(
       Group.make({
         group,
-        readers: (finished) =>
-          Effect.forEach(handlers, (handler) => Worker.make({ group, handler, writeDeadLetter, finished })),
-        feed: (onSignal) => broker.subscribe({ group, topics: topicsOf(handlers), onSignal }),
-        shutdownTimeout
+        letters,
+        readers: (finished, trusted) =>
+          Effect.forEach(
+            handlers,
+            (handler) => Worker.make({ group, handler, writeDeadLetter, applied, finished, trusted })
+          ),
+        feed: (onSignal) => broker.subscribe({ group, topics: [...topicsOf(handlers), ...letters.topics], onSignal }),
+        shutdownTimeout,
+        stuckAfter
       }),
       consumerError
     )
@@ -97,7 +91,8 @@ export const start = Effect.fnUntraced(function*(
             (handler) => Worker.make({ group: broadcastGroup, handler, writeDeadLetter, finished })
           ),
         feed: (onSignal) => broker.tail({ topics: topicsOf(listeners), onSignal }),
-        shutdownTimeout
+        shutdownTimeout,
+        stuckAfter
       }),
       consumerError
     )
@@ -118,15 +113,16 @@ export const startStream = Effect.fnUntraced(function*(
   const wrong = check([definition], group)
   if (wrong !== undefined) return yield* wrong
   yield* register(broker, group, [definition])
-  yield* Effect.mapError(broker.ensureTopics(requirements([definition], group, [])), consumerError)
-  const handler = yield* handlerOf(definition, group)
+  yield* ensureTopics(broker, [definition], [definition.topic.name], group)
+  const handler = yield* handlerOf(definition, group, [])
   const pulls = Deferred.makeUnsafe<Pulls.Pulls>()
   const { failed } = yield* Effect.mapError(
     Group.make({
       group,
-      readers: (finished) =>
+      readers: (finished, trusted) =>
         Effect.gen(function*() {
-          const made = yield* Pulls.make({ group, handler, writeDeadLetter: deadLetters(broker), finished })
+          const writeDeadLetter = LetterBox.writer(broker)
+          const made = yield* Pulls.make({ group, handler, writeDeadLetter, finished, trusted })
           yield* Deferred.succeed(pulls, made)
           return [made.reader]
         }),
@@ -177,33 +173,35 @@ const register = (broker: Broker["Service"], group: string, definitions: Readonl
 
 // --- topics ---
 
-const requirements = (
-  grouped: ReadonlyArray<Definition>,
-  group: string,
-  broadcast: ReadonlyArray<Definition>
-): Array<TopicRequirement> => {
+const requirements = (definitions: ReadonlyArray<Definition>): Array<TopicRequirement> => {
   const byName = new Map<string, TopicRequirement>()
-  for (const { topic } of [...grouped, ...broadcast]) {
+  for (const { topic } of definitions) {
     const known = byName.get(topic.name)
     byName.set(topic.name, { name: topic.name, create: known?.create ?? topic.create })
-  }
-  for (const { policy, topic } of grouped) {
-    // `block` and `discard` write no dead letters.
-    if (policy.exhausted !== "save") continue
-    const name = DeadLetter.topicName(topic.name, group)
-    byName.set(name, { name, create: topic.create ?? {} })
   }
   return Array.from(byName.values())
 }
 
-const deadLetterTimeout = Duration.seconds(30)
+/** The topics of which this group keeps dead letters: `block` and `discard` leave none. */
+const leaving = (grouped: ReadonlyArray<Definition>): Array<string> => {
+  const sources = grouped.filter(({ policy }) => policy.exhausted === "save" || policy.exhausted === "retryLater")
+  return Array.from(new Set(sources.map(({ topic }) => topic.name)))
+}
 
-const deadLetters = (broker: Broker["Service"]) => (topic: string, record: ProducerRecord) =>
-  Effect.flatMap(Shared.lanes(broker), (lanes) =>
-    Effect.flatMap(
-      lanes.send([{ ...record, topic, bytes: record.value === null ? 0 : record.value.length }], deadLetterTimeout),
-      ([outcome]) => Effect.asVoid(outcome!)
-    ))
+/** Those whose letters come back. A dead-letter topic that has a handler of its own is that handler's. */
+const comingBack = (grouped: ReadonlyArray<Definition>, sources: ReadonlyArray<string>, group: string) =>
+  sources.filter((source) => grouped.every(({ topic }) => topic.name !== DeadLetter.topicName(source, group)))
+
+const ensureTopics = Effect.fnUntraced(function*(
+  broker: Broker["Service"],
+  definitions: ReadonlyArray<Definition>,
+  sources: ReadonlyArray<string>,
+  group: string
+) {
+  const boxes = new Set(sources.map((source) => DeadLetter.topicName(source, group)))
+  yield* broker.ensureTopics(requirements(definitions.filter(({ topic }) => !boxes.has(topic.name))))
+  yield* Effect.forEach(sources, (source) => LetterBox.ensure(broker, source, group), { discard: true })
+}, Effect.mapError(consumerError))
 
 // --- inbox ---
 
@@ -225,7 +223,11 @@ const prune = Effect.fnUntraced(function*(definitions: ReadonlyArray<Definition>
 
 // --- handlers ---
 
-const handlerOf = Effect.fnUntraced(function*(definition: Definition, group: string) {
+const handlerOf = Effect.fnUntraced(function*(
+  definition: Definition,
+  group: string,
+  limits: ReadonlyArray<Semaphore.Semaphore>
+) {
   const { batch, concurrency, handle, mode, name, ordering, policy, topic } = definition
   const slots = typeof concurrency === "number" ? Semaphore.makeUnsafe(concurrency) : concurrency
   const one = (event: Event.Event<unknown>) => handle([event])
@@ -235,9 +237,11 @@ const handlerOf = Effect.fnUntraced(function*(definition: Definition, group: str
     topic,
     ordering,
     policy,
-    slots,
+    // One that stands for several limits is taken once, else a worker would wait for itself.
+    slots: Array.from(new Set([slots, ...limits])),
     batch,
     apply: plain,
+    rollsBack: false,
     grouped: undefined,
     isOutage: () => false
   }
@@ -248,10 +252,12 @@ const handlerOf = Effect.fnUntraced(function*(definition: Definition, group: str
   const once = ExactlyOnce.make(store, consumer, (events) => skipped(events, group, name))
   const transactional: Handler = {
     ...handler,
-    apply: once(plain),
+    apply: once.retrying(plain),
+    rollsBack: true,
     grouped: definition.group === undefined ? undefined : {
       limits: definition.group,
-      apply: (events, began) => once(ExactlyOnce.oneByOne(store, one, began))(events)
+      // A race that is lost halves the group instead.
+      apply: (events, began) => once.transaction(ExactlyOnce.oneByOne(store, one, began))(events)
     },
     isOutage: (error) => isMessageStoreError(error) && !store.isConflict(error)
   }
@@ -259,9 +265,21 @@ const handlerOf = Effect.fnUntraced(function*(definition: Definition, group: str
 })
 
 const skipped = (events: ReadonlyArray<Event.Event<unknown>>, group: string, handler: string) =>
-  Effect.forEach(
-    events,
-    ({ id, offset, partition, topic }) =>
-      EngineEvent.log({ _tag: "Duplicate", topic, partition, offset, group, handler, messageId: id }),
-    { discard: true }
+  Effect.andThen(
+    Metrics.countDuplicates({ group, topic: events[0]!.topic, handler }, events.length),
+    Effect.forEach(
+      events,
+      ({ id, key, offset, partition, topic }) =>
+        EngineEvent.log({
+          _tag: "Duplicate",
+          topic,
+          partition,
+          offset,
+          key: key === null ? null : shortKey(key),
+          group,
+          handler,
+          messageId: id
+        }),
+      { discard: true }
+    )
   )

@@ -166,7 +166,7 @@ export const make = Effect.fnUntraced(function*(options: { readonly producer: Pr
     const groups = new Map<Request.Lane, Array<number>>()
     const turn = keyless++
     for (let i = 0; i < messages.length; i++) {
-      const { key, topic } = messages[i]!
+      const { key, partition, topic } = messages[i]!
       let count = counts.get(topic)
       if (count === undefined) {
         count = yield* Effect.exit(producer.partitions(topic))
@@ -176,7 +176,14 @@ export const make = Effect.fnUntraced(function*(options: { readonly producer: Pr
         call.outcomes[i] = Exit.failCause(count.cause)
         continue
       }
-      const lane = laneOf(topic, key === null ? turn % count.value : partitionOf(key, count.value))
+      const lane = laneOf(
+        topic,
+        partition !== undefined
+          ? partition % count.value
+          : key === null
+          ? turn % count.value
+          : partitionOf(key, count.value)
+      )
       const own = groups.get(lane)
       if (own === undefined) groups.set(lane, [i])
       else own.push(i)

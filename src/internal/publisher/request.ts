@@ -11,9 +11,11 @@
 import type { Exit } from "effect/Exit"
 import type { BrokerError, ProducerRecord } from "../../Broker.ts"
 
-/** A message whose partition follows from its key. */
+/** A message whose partition follows from its key, unless it names one. */
 export interface Message extends ProducerRecord {
   readonly topic: string
+  /** Counted round if the topic has fewer. */
+  readonly partition?: number
   /** Of key, value and headers. */
   readonly bytes: number
 }

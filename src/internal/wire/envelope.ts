@@ -82,18 +82,35 @@ export const write = (options: {
   return headers
 }
 
-export const read = (topic: string, partition: number, record: ConsumerRecord): Envelope => {
-  const fromValue = structured(record)
-  if (fromValue !== undefined) return fromValue
-  const headers = record.headers
-  return {
-    id: header(headers, "ce_id") ?? originalId(topic, partition, record),
-    type: header(headers, "ce_type") ?? "",
-    source: header(headers, source) ?? "",
-    time: header(headers, "ce_time"),
-    data: { _tag: "Bytes", bytes: record.value }
+/** Binary mode: each attribute is read when it is asked for. */
+class Binary implements Envelope {
+  private readonly topic: string
+  private readonly partition: number
+  private readonly record: ConsumerRecord
+  constructor(topic: string, partition: number, record: ConsumerRecord) {
+    this.topic = topic
+    this.partition = partition
+    this.record = record
+  }
+  get id() {
+    return header(this.record.headers, "ce_id") ?? originalId(this.topic, this.partition, this.record)
+  }
+  get type() {
+    return header(this.record.headers, "ce_type") ?? ""
+  }
+  get source() {
+    return header(this.record.headers, source) ?? ""
+  }
+  get time() {
+    return header(this.record.headers, "ce_time")
+  }
+  get data() {
+    return { _tag: "Bytes", bytes: this.record.value } as const
   }
 }
+
+export const read = (topic: string, partition: number, record: ConsumerRecord): Envelope =>
+  structured(record) ?? new Binary(topic, partition, record)
 
 /**
  * The event of a record in structured mode, where all of it lies in the value;

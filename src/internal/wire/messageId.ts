@@ -13,14 +13,16 @@ import { createHash } from "node:crypto"
 
 const uuidV7 = /^[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$/
 
-const asUuid = (hex: string): string =>
+/** 32 hexadecimal digits, written as a UUID. */
+export const asUuid = (hex: string): string =>
   `${hex.slice(0, 8)}-${hex.slice(8, 12)}-${hex.slice(12, 16)}-${hex.slice(16, 20)}-${hex.slice(20, 32)}`
 
-export const messageKey = (id: string, source: string): string => {
+export const messageKey = (message: { readonly id: string; readonly source: string }): string => {
+  const id = message.id
   const lower = id.length === 36 ? id.toLowerCase() : id
   return uuidV7.test(lower)
     ? lower
-    : asUuid(createHash("sha256").update(source).update("\u0000").update(id).digest("hex").slice(0, 32))
+    : asUuid(createHash("sha256").update(message.source).update("\u0000").update(id).digest("hex").slice(0, 32))
 }
 
 /**

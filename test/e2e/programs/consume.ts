@@ -3,13 +3,12 @@
  * would commit its offsets to the broker, and goes no further: the database
  * has committed by then.
  */
-import * as NodeRuntime from "@effect/platform-node/NodeRuntime"
 import { Broker } from "effect-events/Broker"
 import * as Consumer from "effect-events/Consumer"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as SqlClient from "effect/sql/SqlClient"
-import { Items, kafka, say, settings, silent, store } from "./services.ts"
+import { Items, kafka, launch, say, settings, store } from "./services.ts"
 
 // Partition ordering: when an event is handled, so is all before it in its partition.
 const apply = Consumer.exactlyOnce(Items, (event) =>
@@ -44,7 +43,5 @@ const broker = settings.hold
 Consumer.layer(settings.group, [apply, witness]).pipe(
   Layer.provide(broker),
   Layer.provide(store(settings)),
-  Layer.provide(silent),
-  Layer.launch,
-  NodeRuntime.runMain
+  launch
 )

@@ -3,12 +3,11 @@
  * where it would delete the first batch, and goes no further: the broker has
  * those events by then.
  */
-import * as NodeRuntime from "@effect/platform-node/NodeRuntime"
 import { MessageStore } from "effect-events/MessageStore"
 import * as Outbox from "effect-events/Outbox"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
-import { kafka, say, settings, silent, store } from "./services.ts"
+import { kafka, launch, say, settings, store } from "./services.ts"
 
 const held = Layer.effect(
   MessageStore,
@@ -26,7 +25,5 @@ const held = Layer.effect(
 Outbox.layerRelay({ batchSize: 50, lease: "3 seconds" }).pipe(
   Layer.provide(kafka(settings)),
   Layer.provide(settings.hold ? held : store(settings)),
-  Layer.provide(silent),
-  Layer.launch,
-  NodeRuntime.runMain
+  launch
 )

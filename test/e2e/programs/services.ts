@@ -2,6 +2,7 @@
  * What the programs of the crash cases run on. Their settings come as JSON in
  * `PROGRAM`; what they have to say they print, a word and a number per line.
  */
+import * as NodeRuntime from "@effect/platform-node/NodeRuntime"
 import * as PgClient from "@effect/sql-pg/PgClient"
 import * as KafkaJs from "effect-events/Layers/KafkaJs"
 import * as SqlStore from "effect-events/Layers/SqlStore"
@@ -20,6 +21,8 @@ export interface Settings {
   readonly group: string
   /** Whether the program announces the point at which it is to be killed, and stays there. */
   readonly hold: boolean
+  /** Which version of the program it is, where there are several. */
+  readonly version?: 1 | 2
 }
 
 export const settings: Settings = JSON.parse(process.env.PROGRAM ?? "{}")
@@ -28,6 +31,9 @@ export const say = (word: string, n: number): Effect.Effect<void> => Effect.sync
 
 export const Item = Schema.Struct({ key: Schema.String, n: Schema.Number })
 export const Items = Topic.make("items", { schema: Item, key: (item) => item.key, create: { partitions: 3 } })
+
+/** What a later version reads, too. */
+export const Extras = Topic.make("extras", { schema: Item, key: (item) => item.key, create: { partitions: 3 } })
 
 /** A session as short as the broker allows, so that a dead member is missed soon. */
 export const kafka = (settings: Settings) =>
@@ -48,3 +54,12 @@ export const store = (settings: Settings) =>
   SqlStore.layerWith({ schema: settings.schema }).pipe(Layer.provideMerge(postgres(settings)))
 
 export const silent = Layer.succeed(References.MinimumLogLevel, "None")
+
+/** Runs a program until it is told to stop; announces `ready` once it is built. */
+export const launch = <E>(program: Layer.Layer<never, E>): void =>
+  Layer.effectDiscard(say("ready", 0)).pipe(
+    Layer.provide(program),
+    Layer.provide(silent),
+    Layer.launch,
+    NodeRuntime.runMain
+  )

@@ -2,7 +2,18 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as fc from "fast-check"
 import type { ConsumerRecord } from "../../../src/Broker.ts"
-import { type Grave, illegalName, topicName, write } from "../../../src/internal/wire/deadLetter.ts"
+import {
+  copy,
+  type Grave,
+  head,
+  illegalName,
+  letterId,
+  marker,
+  replay,
+  restore,
+  topicName,
+  write
+} from "../../../src/internal/wire/deadLetter.ts"
 import * as Envelope from "../../../src/internal/wire/envelope.ts"
 
 const grave: Grave = {
@@ -14,8 +25,12 @@ const grave: Grave = {
   errorMessage: "no money",
   attempts: 3,
   firstFailure: "2026-01-01T00:00:00.000Z",
-  lastFailure: "2026-01-01T00:01:00.000Z"
+  lastFailure: "2026-01-01T00:01:00.000Z",
+  due: undefined,
+  before: undefined
 }
+
+const idOfLetter = letterId("billing", "bill", "id-1", "")
 
 const record = (fields: Partial<ConsumerRecord> = {}): ConsumerRecord => ({
   key: Buffer.from("key"),
@@ -66,7 +81,7 @@ describe("illegalName", () => {
       )
     )
     assert.isDefined(illegalName("orders\n"))
-  })
+  }, 30_000)
 })
 
 describe("dead letters", () => {
@@ -81,6 +96,9 @@ describe("dead letters", () => {
     assert.deepStrictEqual(letter.headers, {
       ce_id: "id-1",
       tenant: "a",
+      dl_id: idOfLetter,
+      dl_round: "0",
+      dl_replays: "0",
       dl_handler: "bill",
       dl_group: "billing",
       dl_error_tag: "CardRefused",
@@ -111,7 +129,7 @@ describe("dead letters", () => {
     assert.deepStrictEqual(empty.value, new Uint8Array())
   })
 
-  it("that fail again keep the place and time of the first failure", () => {
+  it("of dead letters keep the place and time of the first failure", () => {
     const first = write(record(), grave)
     const again = write(delivered(first, { offset: 99n, timestamp: 9_999 }), {
       ...grave,
@@ -137,9 +155,19 @@ describe("dead letters", () => {
     assert.strictEqual(again.headers.dl_last_failure, "2027-01-01T00:00:00.000Z")
   })
 
-  it("cut a long error message, so that the letter stays below the broker's limit", () => {
-    const letter = write(record(), { ...grave, errorMessage: "x".repeat(100_000) })
-    assert.strictEqual(Envelope.header(letter.headers, "dl_error_message")?.length, 1_024)
+  it("cut a long error message after 4 KiB, between two characters, and a long tag", () => {
+    for (const [text, length] of [["x", 4_096], ["\u00e9", 4_096], ["\u20ac", 4_095], ["\u{1F600}", 4_096]] as const) {
+      const letter = write(record(), { ...grave, errorMessage: text.repeat(100_000), errorTag: "T".repeat(100_000) })
+      const message = Envelope.header(letter.headers, "dl_error_message")!
+      assert.strictEqual(Buffer.byteLength(message), length)
+      assert.strictEqual(message, text.repeat(length / Buffer.byteLength(text)))
+      assert.strictEqual(Envelope.header(letter.headers, "dl_error_tag")?.length, 256)
+    }
+    const short = "\u20ac".repeat(1_365)
+    assert.strictEqual(
+      Envelope.header(write(record(), { ...grave, errorMessage: short }).headers, "dl_error_message"),
+      short
+    )
   })
 
   it("of a record without an id derive the id that the record had", () => {
@@ -157,5 +185,124 @@ describe("dead letters", () => {
         }
       )
     )
+  })
+
+  it("of one message and handler have one id, and others another", () => {
+    const idOf = (fields: Partial<ConsumerRecord>, change: Partial<Grave> = {}) =>
+      write(record(fields), { ...grave, ...change }).headers.dl_id
+    assert.strictEqual(idOf({}), idOf({ offset: 99n, timestamp: 5, value: null }))
+    assert.notStrictEqual(idOf({}), idOf({}, { handler: "ship" }))
+    assert.notStrictEqual(idOf({}), idOf({}, { group: "shipping" }))
+    assert.notStrictEqual(idOf({}), idOf({ headers: { ce_id: "id-2" } }))
+    assert.notStrictEqual(idOf({}), idOf({ headers: { ce_id: "id-1", ce_source: "/elsewhere" } }))
+    assert.notStrictEqual(idOf({ headers: {} }), idOf({ headers: {}, offset: 8n }))
+  })
+})
+
+const letterTopic = "orders.billing.dead-letter"
+
+describe("dead letters that come back", () => {
+  const at = { offset: 99n, timestamp: 9_999 }
+
+  it("are the record that they were, with its place, time and headers", () => {
+    const first = record({ headers: { ce_id: "id-1", tenant: ["a", "b"] } })
+    const raw = delivered(write(first, grave), at)
+    const returned = restore(head(letterTopic, 0, raw)!, 0, raw)
+    assert.deepStrictEqual(returned.record, first)
+    assert.strictEqual(returned.partition, 2)
+    assert.strictEqual(returned.topic, "orders")
+  })
+
+  it("without an id of their own have the id that they had", () => {
+    const first = record({ headers: {} })
+    const raw = delivered(write(first, grave), at)
+    const { partition, record: again } = restore(head(letterTopic, 0, raw)!, 0, raw)
+    assert.strictEqual(Envelope.read("orders", partition, again).id, Envelope.read("orders", 2, first).id)
+  })
+
+  it("and fail again keep id, first failure and place, and count rounds and attempts", () => {
+    const raw = delivered(
+      replay(delivered(write(record(), grave), at), head(letterTopic, 0, delivered(write(record(), grave), at))!),
+      at
+    )
+    const before = restore(head(letterTopic, 0, raw)!, 0, raw)
+    const again = write(before.record, {
+      ...grave,
+      errorTag: "Other",
+      attempts: 2,
+      firstFailure: "2027-01-01T00:00:00.000Z",
+      lastFailure: "2027-01-01T00:00:00.000Z",
+      due: 5_000,
+      before
+    })
+    assert.deepStrictEqual(again.headers, {
+      ...write(record(), grave).headers,
+      dl_error_tag: "Other",
+      dl_attempts: "5",
+      dl_last_failure: "2027-01-01T00:00:00.000Z",
+      dl_round: "1",
+      dl_replays: "1",
+      dl_due: "5000"
+    })
+  })
+
+  it("say by their headers what they are", () => {
+    const raw = delivered(write(record(), { ...grave, due: 7_000 }), at)
+    const letter = head(letterTopic, 0, raw)!
+    assert.deepStrictEqual(letter, {
+      kind: "letter",
+      id: idOfLetter,
+      group: "billing",
+      handler: "bill",
+      round: 0,
+      replays: 0,
+      due: 7_000
+    })
+    assert.deepStrictEqual(head(letterTopic, 0, delivered(copy(raw), at)), letter)
+    assert.deepStrictEqual(head(letterTopic, 0, delivered(replay(raw, letter), at)), {
+      ...letter,
+      kind: "replay",
+      replays: 1,
+      due: undefined
+    })
+    for (const kind of ["drop", "done"] as const) {
+      assert.deepStrictEqual(head(letterTopic, 0, delivered(marker(kind, letter, raw.key), at)), {
+        ...letter,
+        kind,
+        due: undefined
+      })
+    }
+  })
+
+  it("are told apart from anything else that somebody wrote there", () => {
+    assert.isUndefined(head(letterTopic, 0, record()))
+    assert.isUndefined(head(letterTopic, 0, record({ headers: { dl_handler: "bill" } })))
+    assert.isUndefined(head(letterTopic, 0, record({ headers: { dl_handler: "b", dl_group: "g", dl_marker: "what" } })))
+  })
+
+  it("with headers that make no sense come back as from where they lie", () => {
+    const raw = record({
+      ...at,
+      headers: {
+        dl_handler: "bill",
+        dl_group: "billing",
+        dl_due: "soon",
+        dl_round: "-1",
+        dl_original_partition: "x",
+        dl_original_offset: "1e9",
+        dl_original_timestamp: ""
+      }
+    })
+    const letter = head(letterTopic, 3, raw)!
+    assert.strictEqual(letter.due, undefined)
+    assert.strictEqual(letter.round, 0)
+    const { partition, record: again } = restore(letter, 3, raw)
+    assert.deepStrictEqual([partition, again.offset, again.timestamp], [3, 99n, 9_999])
+  })
+
+  it("from before letters had ids get the one that they would have", () => {
+    const raw = delivered(write(record(), grave), at)
+    const { dl_id: id, ...headers } = raw.headers
+    assert.strictEqual(head(letterTopic, 0, { ...raw, headers })!.id, id)
   })
 })

@@ -14,7 +14,11 @@ const record = (headers: Headers, value: Uint8Array | null = Buffer.from("{}")):
   timestamp: 1_000
 })
 
-const read = (headers: Headers, value?: Uint8Array | null) => Envelope.read("orders", 3, record(headers, value))
+/** All of an envelope: it reads each attribute when it is asked for. */
+const read = (headers: Headers, value?: Uint8Array | null): Envelope.Envelope => {
+  const { data, id, source, time, type } = Envelope.read("orders", 3, record(headers, value))
+  return { id, source, time, type, data }
+}
 
 const structured = (event: unknown, contentType = "application/cloudevents+json") =>
   read({ "content-type": contentType }, Buffer.from(JSON.stringify(event)))

@@ -26,20 +26,20 @@ const keyOfRecord = (record: Partial<ConsumerRecord>) => {
     timestamp: 0,
     ...record
   })
-  return messageKey(id, source)
+  return messageKey({ id, source })
 }
 
 describe("messageKey", () => {
   it("a UUIDv7 is its own key, whatever its source and case", () => {
     fc.assert(fc.property(v7, fc.string(), (id, source) => {
-      assert.strictEqual(messageKey(id, source), id)
-      assert.strictEqual(messageKey(id.toUpperCase(), source), id)
+      assert.strictEqual(messageKey({ id, source }), id)
+      assert.strictEqual(messageKey({ id: id.toUpperCase(), source }), id)
     }))
   })
 
   it("any other id becomes a key of the same form, and not its own text", () => {
     fc.assert(fc.property(notV7, fc.string(), (id, source) => {
-      const key = messageKey(id, source)
+      const key = messageKey({ id, source })
       assert.match(key, uuid)
       assert.notStrictEqual(key, id)
     }))
@@ -47,29 +47,29 @@ describe("messageKey", () => {
 
   it("a UUIDv7 with an illegal variant is hashed", () => {
     const id = "01890a5d-ac96-774b-0cce-b302099a8057"
-    assert.notStrictEqual(messageKey(id, "source"), id)
+    assert.notStrictEqual(messageKey({ id, source: "source" }), id)
   })
 
   it("the same id of the same source is the same message", () => {
     fc.assert(fc.property(notV7, fc.string(), (id, source) => {
-      assert.strictEqual(messageKey(id, source), messageKey(id, source))
+      assert.strictEqual(messageKey({ id, source }), messageKey({ id, source }))
     }))
   })
 
   it("the same id of two sources is two messages", () => {
     fc.assert(fc.property(notV7, fc.string(), fc.string(), (id, a, b) => {
       fc.pre(a !== b)
-      assert.notStrictEqual(messageKey(id, a), messageKey(id, b))
+      assert.notStrictEqual(messageKey({ id, source: a }), messageKey({ id, source: b }))
     }))
   })
 
   it("where the source ends and the id begins matters", () => {
-    assert.notStrictEqual(messageKey("bc", "a"), messageKey("c", "ab"))
-    assert.notStrictEqual(messageKey("c", ""), messageKey("", "c"))
+    assert.notStrictEqual(messageKey({ id: "bc", source: "a" }), messageKey({ id: "c", source: "ab" }))
+    assert.notStrictEqual(messageKey({ id: "c", source: "" }), messageKey({ id: "", source: "c" }))
   })
 
   it("ids that differ in case are two messages, unless they are UUIDv7", () => {
-    assert.notStrictEqual(messageKey("order-A", "shop"), messageKey("order-a", "shop"))
+    assert.notStrictEqual(messageKey({ id: "order-A", source: "shop" }), messageKey({ id: "order-a", source: "shop" }))
   })
 
   it("neither time nor place belong to the identity of a record that names its id", () => {

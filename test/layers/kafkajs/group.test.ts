@@ -33,7 +33,7 @@ describe.skipIf(requireOrSkip("kafka"))("a consumer", () => {
       yield* journal.until("the other topic's record", () => journal.texts("a").includes("goes on"))
       yield* journal.until("only the other topic", () => journal.held("a").every(({ topic }) => topic === kept))
       yield* member.commit(journal.positions("a"))
-    }), 60_000)
+    }), 180_000)
 
   it.live("knows its topics without the prefix that they have in Kafka, and so do tails and producers", () =>
     Effect.gen(function*() {
@@ -51,6 +51,49 @@ describe.skipIf(requireOrSkip("kafka"))("a consumer", () => {
       yield* member.commit(journal.positions("a"))
       const reason = yield* reasonOf(prefixed.ensureTopics([{ name: `${topic}-missing`, create: undefined }]))
       assert.strictEqual(reason._tag === "UnknownTopic" ? reason.topic : undefined, `${topic}-missing`)
+    }))
+
+  /** What groups read that begin at each of these offsets, until they find `end`. */
+  const readFrom = Effect.fnUntraced(function*(topic: string, offsets: ReadonlyArray<number>) {
+    const broker = yield* connect({ brokers })
+    yield* sendText(yield* broker.producer, topic, 0, "end")
+    return yield* Effect.forEach(offsets, (offset) =>
+      Effect.gen(function*() {
+        const group = yield* freshName("group")
+        yield* kafka.commit(group, { topic, partition: 0 }, BigInt(offset), "")
+        const journal = yield* Journal.make
+        yield* on(broker)(journal.member("a", { group, topics: [topic] }))
+        yield* journal.until("the end", () => journal.texts().includes("end"))
+        return journal.texts()
+      }).pipe(Effect.scoped), { concurrency: 4 })
+  })
+
+  it.live("shows nothing of aborted transactions that overlap, wherever it begins to read", () =>
+    Effect.gen(function*() {
+      const topic = yield* newTopic(yield* connect({ brokers }), 1)
+      const steps = [["x", "send"], ["y", "send"], ["x", "send"], ["y", "send"], ["y", "abort"], [
+        "x",
+        "abort"
+      ]] as const
+      yield* kafka.transactions({ topic, partition: 0 }, steps)
+      assert.deepStrictEqual(yield* readFrom(topic, upTo(7)), upTo(7).map(() => ["end"]))
+    }))
+
+  it.live("shows nothing of three transactions that one producer has aborted, and all of those between them", () =>
+    Effect.gen(function*() {
+      const topic = yield* newTopic(yield* connect({ brokers }), 1)
+      const aborted = [["x", "send"], ["x", "send"], ["x", "abort"]] as const
+      const committed = [["y", "send"], ["y", "commit"]] as const
+      yield* kafka.transactions({ topic, partition: 0 }, [
+        ...aborted,
+        ...committed,
+        ...aborted,
+        ...committed,
+        ...aborted
+      ])
+      const from = [0, 1, 2, 4, 6, 9, 10]
+      const read = yield* readFrom(topic, from)
+      assert.deepStrictEqual(read, from.map((offset) => [...[3, 8].filter((y) => y >= offset).map(() => "y"), "end"]))
     }))
 
   it.live("replaces connections that go silent, and misses nothing", () =>
@@ -71,7 +114,7 @@ describe.skipIf(requireOrSkip("kafka"))("a consumer", () => {
       assert.deepStrictEqual(journal.texts("a"), ["before", "after"])
       assert.deepStrictEqual(journal.texts("tail"), ["before", "after"])
       assert.strictEqual(journal.signals("a", "Lost").length, 0)
-    }), 60_000)
+    }), 180_000)
 
   it.live(
     "that cannot reach its coordinator hears Lost when its session is over, and joins again afterwards",
@@ -101,7 +144,7 @@ describe.skipIf(requireOrSkip("kafka"))("a consumer", () => {
           () => journal.deliveries("cut off").length === 2
         )
       }),
-    90_000
+    240_000
   )
 
   it.live(
@@ -132,7 +175,7 @@ describe.skipIf(requireOrSkip("kafka"))("a consumer", () => {
         assert.deepStrictEqual(sorted(journal.texts()), ["v-0", "v-1", "w-0", "w-1"])
         assert.strictEqual(journal.signals("slow", "Lost").length, 0)
       }),
-    60_000
+    180_000
   )
 
   it.live("whose drain outlives the rebalance timeout is cut short and hears Lost", () =>
@@ -153,7 +196,7 @@ describe.skipIf(requireOrSkip("kafka"))("a consumer", () => {
       yield* journal.until("lost", () => journal.signals("hangs", "Lost").length === 1)
       yield* Fiber.join(next)
       yield* journal.until("joined again", () => journal.signals("hangs", "Assigned").length > 1)
-    }), 60_000)
+    }), 180_000)
 
   it.live(
     "that is evicted while it takes a chunk ends that call, and goes on when it is granted something",
@@ -186,7 +229,7 @@ describe.skipIf(requireOrSkip("kafka"))("a consumer", () => {
         yield* journal.until("the next", () => journal.texts("a").includes("y"))
         assert.deepStrictEqual(journal.texts("a"), ["x", "x", "y"])
       }),
-    60_000
+    180_000
   )
 
   it.live("whose engine has a defect fails, instead of repeating the chunk for ever", () =>
@@ -201,7 +244,7 @@ describe.skipIf(requireOrSkip("kafka"))("a consumer", () => {
       yield* sendText(yield* broker.producer, topic, 0, "x")
       const exit = yield* Effect.exit(Effect.timeout(subscription.failed, Duration.seconds(20)))
       assert.include(JSON.stringify(exit), "Die")
-    }), 60_000)
+    }), 180_000)
 
   it.live("finds its position deleted by retention: goes on with the earliest record", () =>
     Effect.gen(function*() {
@@ -220,5 +263,5 @@ describe.skipIf(requireOrSkip("kafka"))("a consumer", () => {
       yield* on(broker)(journal.member("b", { group, topics: [topic] }))
       yield* journal.until("the rest", () => journal.deliveries("b").length === 2)
       assert.deepStrictEqual(journal.texts("b"), ["v-3", "v-4"])
-    }), 60_000)
+    }), 180_000)
 })

@@ -12,10 +12,12 @@ import type { Proxy } from "../../support/proxy.ts"
 import { kafkaBrokers, requireOrSkip } from "../../support/services.ts"
 import { compare, connect, newTopic, readLog, sendText, upTo } from "./support.ts"
 
-/** Loses the answer of every `each`-th Produce. */
+/** Loses the answer of every `each`-th Produce; brokers take their time to tell their versions. */
 const loseEach = (proxy: Proxy, each: number) => {
   let seen = 0
-  return proxy.decide(({ apiKey }) => apiKey === api.produce && ++seen % each === 0 ? "loseAnswer" : "pass")
+  return proxy.decide(({ apiKey }) =>
+    apiKey === api.produce && ++seen % each === 0 ? "loseAnswer" : apiKey === api.apiVersions ? "late" : "pass"
+  )
 }
 
 describe.skipIf(requireOrSkip("kafka"))("publishing when answers are lost", () => {
@@ -111,6 +113,19 @@ describe.skipIf(requireOrSkip("kafka"))("publishing when answers are lost", () =
       yield* proxy.thaw
       yield* sendText(producer, topic, 0, "after")
       assert.deepStrictEqual(yield* readLog(direct, topic, 1), [["before", "after"]])
+    }))
+
+  it.live("a broker that never told its versions over one connection is reached over another", () =>
+    Effect.gen(function*() {
+      const proxy = yield* startProxy(target)
+      const direct = yield* connect({ brokers: [target] })
+      const broker = yield* connect({ brokers: [proxy.address] })
+      const topic = yield* newTopic(direct, 1)
+      let asked = 0
+      yield* proxy.decide(({ apiKey }) => apiKey === api.apiVersions && ++asked === 1 ? "never" : "pass")
+      yield* sendText(yield* broker.producer, topic, 0, "through")
+      assert.isAbove(asked, 1)
+      assert.deepStrictEqual(yield* readLog(direct, topic, 1), [["through"]])
     }))
 
   it.live("a send that is interrupted leaves no request behind, and the next one is not lost", () =>

@@ -4,6 +4,7 @@ import * as Deferred from "effect/Deferred"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
+import * as net from "node:net"
 import * as Broker from "../../../src/Broker.ts"
 import * as KafkaJs from "../../../src/Layers/KafkaJs.ts"
 import { bytes, nonEmpty, upTo } from "../../suites/broker/support.ts"
@@ -23,6 +24,17 @@ export const connect = (options: KafkaJs.Options) =>
     })),
     Context.get(Broker.Broker)
   )
+
+/** An address that takes connections and says nothing, as a frozen broker does. */
+export const silentAddress = Effect.map(
+  Effect.acquireRelease(
+    Effect.callback<net.Server>((resume) => {
+      const server = net.createServer(() => {}).listen(0, "127.0.0.1", () => resume(Effect.succeed(server)))
+    }),
+    (server) => Effect.sync(() => server.close())
+  ),
+  (server) => `127.0.0.1:${(server.address() as net.AddressInfo).port}`
+)
 
 type Service = Broker.Broker["Service"]
 

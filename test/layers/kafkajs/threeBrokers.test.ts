@@ -129,7 +129,7 @@ describe.skipIf(requireOrSkip("kafka"))("three brokers", () => {
             yield* progress(100)
           }
         })),
-    180_000
+    420_000
   )
 
   it.live(
@@ -150,7 +150,7 @@ describe.skipIf(requireOrSkip("kafka"))("three brokers", () => {
           )
           yield* progress(100)
         })),
-    180_000
+    420_000
   )
 
   it.live(
@@ -186,6 +186,6 @@ describe.skipIf(requireOrSkip("kafka"))("three brokers", () => {
           )
         )
       }),
-    120_000
+    360_000
   )
 })

@@ -20,6 +20,7 @@ import type { BrokerFeatures } from "../features.ts"
 import { commits } from "./commits.ts"
 import { flow } from "./flow.ts"
 import { groups } from "./groups.ts"
+import { look } from "./look.ts"
 import { produce } from "./produce.ts"
 import { rebalance } from "./rebalance.ts"
 import { tail } from "./tail.ts"
@@ -36,6 +37,7 @@ export const brokerSuite = <R, E>(
   })(`${name} as a Broker`, (it) => {
     describe("producing", () => produce(it, features))
     describe("topics", () => topics(it, features))
+    describe("looking", () => look(it, features))
     describe("groups", () => groups(it, features))
     describe("rebalance", () => rebalance(it, features))
     describe("commits", () => commits(it, features))

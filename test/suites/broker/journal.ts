@@ -70,7 +70,7 @@ export interface Journal {
 }
 
 /** Bound of one wait, in real time. */
-const patience = 60_000
+const patience = 120_000
 
 const decoder = new TextDecoder()
 

@@ -2,6 +2,7 @@
 import { assert } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import * as Latch from "effect/Latch"
+import * as Batching from "../../../src/Batching.ts"
 import * as Consumer from "../../../src/Consumer.ts"
 import * as FailurePolicy from "../../../src/FailurePolicy.ts"
 import { cases, type It } from "../features.ts"
@@ -183,6 +184,73 @@ export const batches = (it: It<Services>, features: FrontFeatures): void => {
         })
     )
   }
+
+  for (const mode of ["idempotentBatch", "exactlyOnceBatch"] as const) {
+    check(
+      `the events that a batch handler names (${mode}) are given up on, and no other runs again for long or is lost`,
+      () =>
+        Effect.gen(function*() {
+          const topic = yield* freshTopic(1)
+          const group = yield* freshGroup
+          const page = yield* freshPage
+          const ledger = yield* Ledger
+          const attempts = makeLog<ReadonlyArray<number>>()
+          const arrived = Latch.makeUnsafe(false)
+          const isPoison = (n: number) => n === 13 || n === 57
+          const running = yield* member(group, [
+            Consumer[mode](topic, (events) =>
+              Effect.gen(function*() {
+                yield* arrived.await
+                yield* attempts.add(events.map((event) => event.payload.n))
+                const culprits = events.filter((event) => isPoison(event.payload.n))
+                for (const event of events) {
+                  if (!isPoison(event.payload.n)) yield* ledger.write(page, String(event.payload.n))
+                }
+                if (culprits.length > 0) return yield* Effect.fail(Batching.failed(culprits, "poison"))
+              }), { concurrency: 1, onFailure: savingAtOnce })
+          ])
+          yield* publishAll(topic, items(100, 100))
+          yield* arrived.open
+          yield* attempts.until("both", (all) => all.flat().includes(13) && all.flat().includes(57))
+          yield* publishAll(topic, items(1, 1, 100))
+          yield* attempts.until("what came later", (all) => all.flat().includes(100))
+          yield* running.stop
+          assert.deepStrictEqual(
+            ascending((yield* ledger.read(page)).map(Number)),
+            upTo(101).filter((n) => !isPoison(n))
+          )
+          for (const n of [13, 57]) {
+            assert.strictEqual(
+              attempts.all.filter((batch) => batch.includes(n)).length,
+              1,
+              "a named event is judged alone"
+            )
+          }
+          const letters = yield* deadLetters(topic, group)
+          assert.sameMembers(letters.map((letter) => JSON.parse(text(letter.value)!).n), [13, 57])
+        })
+    )
+  }
+
+  check("a batch waits for minSize events, and a stop waits for none of them", () =>
+    Effect.gen(function*() {
+      const topic = yield* freshTopic(1)
+      const group = yield* freshGroup
+      const log = makeLog<string>()
+      const running = yield* member(group, [
+        Consumer.idempotentBatch(
+          topic,
+          (events) => Effect.flatMap(Batching.Closed, (closed) => log.add(`${events.length} ${closed}`)),
+          { batch: { minSize: 5, maxSize: 5, maxWait: "1 hour" }, concurrency: 1, onFailure: blocking }
+        )
+      ])
+      yield* publishAll(topic, items(3, 3))
+      yield* publishAll(topic, items(2, 2, 3))
+      yield* log.untilCount(1)
+      yield* publishAll(topic, items(2, 2, 5))
+      yield* running.stop
+      assert.deepStrictEqual(log.all, ["5 size"])
+    }))
 
   check("a batch that fails as a whole and then succeeds is applied once per event", () =>
     Effect.gen(function*() {

@@ -24,6 +24,7 @@ import * as Publisher from "../../../src/Publisher.ts"
 import * as Topic from "../../../src/Topic.ts"
 import { sendRecords } from "../broker/support.ts"
 import { askUntil, freshName, within } from "../features.ts"
+import type { Outside } from "./outside.ts"
 
 /** Writes of handlers: lines on pages that take part in the store's transactions. */
 export class Ledger extends Context.Service<Ledger, {
@@ -34,7 +35,7 @@ export class Ledger extends Context.Service<Ledger, {
 }>()("effect-events/test/Ledger") {}
 
 /** What the cases of the fronts run on. */
-export type Services = Broker | MessageStore | Ledger
+export type Services = Broker | MessageStore | Ledger | Outside
 
 /** How the cases of the fronts make use of a Layer. */
 export interface FrontFeatures {
@@ -47,6 +48,10 @@ export interface FrontFeatures {
   readonly concurrentTransactions: boolean
   /** Whether cases that leave the store alone run at the same time: on a real broker they mostly wait. Default: no. */
   readonly concurrent?: boolean
+  /** After how long in silence a member is taken for dead, in milliseconds. Default: the broker asks for no signs of life. */
+  readonly sessionMillis?: number
+  /** How many events the case about memory sends. Default: it is left out, since others use the same process. */
+  readonly flood?: number
   readonly timeout?: number
 }
 
@@ -116,7 +121,7 @@ export interface Log<A> {
 }
 
 /** Bound of one wait. */
-const patience = 40_000
+const patience = 120_000
 
 export const makeLog = <A>(): Log<A> => {
   const all: Array<A> = []

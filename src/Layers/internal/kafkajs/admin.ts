@@ -12,7 +12,7 @@ import * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
 import * as Broker from "../../../Broker.ts"
 import type { Cluster } from "./cluster.ts"
-import { brokerError, type KafkaJsFailure, toBrokerError, unknownTopic } from "./errors.ts"
+import { brokerError, type KafkaJsFailure, notAllowed, toBrokerError, unknownTopic } from "./errors.ts"
 import type { CreateTopicsRequest } from "./internals.ts"
 import { retryFor } from "./retry.ts"
 import { physical, type Settings } from "./settings.ts"
@@ -55,7 +55,13 @@ export const ensureTopics = (settings: Settings, cluster: Cluster): Broker.Broke
     if (requirement.create === undefined) {
       return yield* brokerError(new Broker.UnknownTopic({ topic: requirement.name }))
     }
-    yield* patient(create(name, requirement.create))
+    yield* patient(create(name, requirement.create)).pipe(
+      Effect.catchIf(
+        notAllowed,
+        ({ error }) =>
+          Effect.fail(brokerError(new Broker.NotAllowed({ right: "Create", topic: requirement.name, cause: error })))
+      )
+    )
     const deadline = clock.currentTimeMillisUnsafe() + settings.requestTimeout
     while (!(yield* patient(exists(cluster, clock, name)))) {
       if (clock.currentTimeMillisUnsafe() > deadline) {

@@ -13,7 +13,9 @@
  * disconnected once for each of them, whatever has become of it meanwhile; so a
  * broker that failed is forgotten, and looked up anew. And a cluster can wedge
  * (a login that never answers), so one that lets a call hang is replaced:
- * requests are idempotent or reads.
+ * requests are idempotent or reads. So is one that has nothing but a first
+ * broker that takes connections and says nothing, as a frozen one does: KafkaJS
+ * would ask that one for ever, and no other.
  */
 import * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
@@ -22,7 +24,7 @@ import * as Scope from "effect/Scope"
 import * as Semaphore from "effect/Semaphore"
 import type { PartitionMetadata } from "kafkajs"
 import * as Connection from "./connection.ts"
-import { attempt, KafkaJsFailure } from "./errors.ts"
+import { attempt, KafkaJsFailure, noAnswer } from "./errors.ts"
 import type { Network, Node } from "./internals.ts"
 import type { Settings } from "./settings.ts"
 
@@ -35,6 +37,8 @@ export interface Description {
 export interface Cluster {
   /** The partitions of a (physical) topic, heard of at `notBefore` or later if the brokers answer. */
   readonly describe: (topic: string, notBefore: number) => Effect.Effect<Description, KafkaJsFailure>
+  /** What was last heard of a topic, however long ago. */
+  readonly known: (topic: string) => Description | undefined
   /** The broker with this id, connected. */
   readonly node: (id: number) => Effect.Effect<Node, KafkaJsFailure>
   /** Any broker, connected: for requests that every broker answers. */
@@ -60,10 +64,6 @@ const addressOf = (node: Node) => {
   const end = node.brokerAddress.lastIndexOf(":")
   return { host: node.brokerAddress.slice(0, end), port: Number(node.brokerAddress.slice(end + 1)) }
 }
-
-const hung = new KafkaJsFailure({
-  error: Object.assign(new Error("KafkaJS did not answer"), { name: "KafkaJSRequestTimeoutError", retriable: true })
-})
 
 /** The present link, and what was heard over it and its predecessors. */
 interface Links {
@@ -94,12 +94,23 @@ const replace = (links: Links, broken: Link) =>
     return Scope.close(broken.scope, Exit.void)
   })
 
-/** Calls KafkaJS; a call that hangs takes its link with it. */
+/** A link that hears nothing from the only broker that it knows. Where a connection fails, KafkaJS tries the next one. */
+const isDeaf = ({ network }: Link, failure: KafkaJsFailure): boolean =>
+  failure.unanswered && failure.kind !== "KafkaJSConnectionError" && !network.brokerPool.hasConnectedBrokers()
+
+/**
+ * Calls KafkaJS; a call that hangs takes its link with it. What else was under
+ * way over that link then fails for reasons of every kind ("brokers array is
+ * empty"), which say nothing about the brokers.
+ */
 const bounded = <A>(links: Links, used: Link, call: () => Promise<A>, within = links.settings.requestTimeout + 5_000) =>
-  Effect.timeoutOrElse(attempt(call), {
-    duration: within,
-    orElse: () => Effect.andThen(replace(links, used), Effect.fail(hung))
-  })
+  Effect.mapError(attempt(call), (failure) => links.present === used ? failure : noAnswer).pipe(
+    Effect.tapError((failure) => isDeaf(used, failure) ? replace(links, used) : Effect.void),
+    Effect.timeoutOrElse({
+      duration: within,
+      orElse: () => Effect.andThen(replace(links, used), Effect.fail(noAnswer))
+    })
+  )
 
 /** Requests that fail together must not disconnect, one after another, what has been connected anew. */
 const forget = (used: Link, node: Node) => {
@@ -107,15 +118,36 @@ const forget = (used: Link, node: Node) => {
   if (Object.values(brokers).includes(node)) used.network.removeBroker(addressOf(node))
 }
 
-const refresh = Effect.fnUntraced(function*(links: Links, topic: string) {
-  const used = yield* current(links)
-  const at = links.now()
-  used.network.targetTopics.clear()
-  used.network.targetTopics.add(topic)
-  yield* bounded(links, used, () => used.network.refreshMetadata())
-  const description = { at, partitions: used.network.findTopicPartitionMetadata(topic) }
-  links.known.set(topic, description)
-  return description
+const overtaken = new KafkaJsFailure({
+  error: Object.assign(new Error("The metadata of other topics came instead"), {
+    name: "KafkaJSTopicMetadataNotLoaded",
+    retriable: true
+  })
+})
+
+/** How often an answer that covers other topics is asked for again. */
+const mostOvertaken = 5
+
+const refresh = Effect.fnUntraced(function*(
+  links: Links,
+  topic: string
+): Effect.fn.Return<Description, KafkaJsFailure> {
+  for (let tries = 0; tries < mostOvertaken; tries++) {
+    const used = yield* current(links)
+    const at = links.now()
+    used.network.targetTopics.clear()
+    used.network.targetTopics.add(topic)
+    // Not `network.refreshMetadata`: KafkaJS calls that itself when it does not reach a broker, for the topics of that
+    // moment, and whoever calls it meanwhile shares that answer, or that error, about other topics.
+    yield* bounded(links, used, () => used.network.brokerPool.refreshMetadata([topic]))
+    const partitions = used.network.findTopicPartitionMetadata(topic)
+    // A topic that does not exist is an error and not an empty list: KafkaJS's own refresh was faster.
+    if (partitions.length === 0) continue
+    const description = { at, partitions }
+    links.known.set(topic, description)
+    return description
+  }
+  return yield* overtaken
 })
 
 const describe = (links: Links) => (topic: string, notBefore: number): Effect.Effect<Description, KafkaJsFailure> => {
@@ -133,7 +165,7 @@ const anyNode = (links: Links) =>
     Effect.flatMap(bounded(links, used, () => used.network.connect()), () => {
       const { brokers, seedBroker } = used.network.brokerPool
       const node = [...Object.values(brokers), seedBroker].find((node) => node?.isConnected() === true)
-      return node === undefined ? Effect.fail(hung) : Effect.succeed(node)
+      return node === undefined ? Effect.fail(noAnswer) : Effect.succeed(node)
     }))
 
 const controller = (links: Links) =>
@@ -157,6 +189,7 @@ export const make = Effect.fnUntraced(function*(settings: Settings): Effect.fn.R
   }
   return {
     describe: describe(links),
+    known: (topic) => links.known.get(topic),
     node: (id) =>
       Effect.flatMap(current(links), (used) => bounded(links, used, () => used.network.findBroker({ nodeId: id }))),
     anyNode: anyNode(links),

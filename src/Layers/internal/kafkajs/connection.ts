@@ -30,6 +30,7 @@ import type {
 import { createRequire } from "node:module"
 import * as net from "node:net"
 import * as tls from "node:tls"
+import * as FetchAnswer from "./fetchAnswer.ts"
 import type { Network } from "./internals.ts"
 import type { Settings } from "./settings.ts"
 
@@ -194,7 +195,8 @@ const kafkaOptions = (settings: Settings, sockets: Sockets, first: number): Kafk
     clientId: settings.clientId,
     ...(ssl === false ? {} : { ssl }),
     ...(sasl === undefined ? {} : { sasl: { ...sasl, password: Redacted.value(sasl.password) } as SASLOptions }),
-    connectionTimeout: Math.min(settings.connectTimeout, 5_000),
+    // A broker that says nothing leaves time for another one.
+    connectionTimeout: Math.min(settings.connectTimeout / Math.min(2, brokers.length), 5_000),
     authenticationTimeout: settings.requestTimeout,
     requestTimeout: settings.requestTimeout,
     enforceRequestTimeout: true,
@@ -247,7 +249,9 @@ export const network = (settings: Settings, door: Door): Network => {
     metadataMaxAge: settings.metadataMaxAge
   })
   hangUpOnTimeout(door, consumer)
-  return found[0]!
+  const network = found[0]!
+  FetchAnswer.install(network)
+  return network
 }
 
 const nothing = { name: "none", metadata: Buffer.alloc(0) }

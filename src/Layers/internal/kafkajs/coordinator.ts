@@ -20,7 +20,8 @@ import type * as Scope from "effect/Scope"
 import KafkaJs from "kafkajs"
 import type { KafkaJSError } from "kafkajs"
 import { attempt, coordinatorMoved, evicted, KafkaJsFailure } from "./errors.ts"
-import type { Network, Node, TopicOffsets } from "./internals.ts"
+import type { Network, Node, OffsetFetchRequest, TopicOffsets } from "./internals.ts"
+import * as TopicIds from "./topicIds.ts"
 
 /** What the membership does when the group asks. */
 export interface Hooks {
@@ -28,7 +29,7 @@ export interface Hooks {
   readonly beforeJoin: Effect.Effect<void>
   /** The coordinator says that a generation of ours has ended. */
   readonly onEvicted: (generation: number) => void
-  /** KafkaJS gives up a position that is not in the log, and goes on where the log begins. */
+  /** A position is given up that is not in the log, or in another topic of that name; what comes begins anew. */
   readonly onReset: () => void
 }
 
@@ -43,6 +44,8 @@ export interface Coordinator {
   readonly forceJoin: () => void
   /** Tells the coordinator that this member lives, in the generation it has. */
   readonly keepAlive: Effect.Effect<void>
+  /** The topics of this generation that were deleted and created again since its positions were looked up. */
+  readonly replaced: Effect.Effect<ReadonlyArray<string>, KafkaJsFailure>
   /** Commits, unless `guard` no longer holds when the request is written. */
   readonly commit: (
     topics: ReadonlyArray<TopicOffsets>,
@@ -74,6 +77,8 @@ interface Ties {
   node: Node | undefined
   memberId: string | undefined
   standing: Standing | undefined
+  /** As they were before the first record of the generation was fetched. */
+  topicIds: Map<string, string>
   contact: number
   /** Requests of a join that are under way; between them only KafkaJS knows what goes on. */
   underWay: number
@@ -132,6 +137,29 @@ const whileJoining = <A>(ties: Ties, effect: Effect.Effect<A, KafkaJsFailure>) =
     return Effect.ensuring(effect, Effect.sync(() => ties.underWay--))
   }).pipe(Effect.tapError(() => Effect.sync(() => ties.joinEnded.openUnsafe())))
 
+/** Looks up the positions of a generation, and which topics they are in: first the topic, so that it cannot be newer. */
+const lookUpOffsets = (ties: Ties, node: Node, request: OffsetFetchRequest) => {
+  const { standing } = ties
+  return TopicIds.findAll(node, request.topics.map(({ topic }) => topic)).then((ids) =>
+    node.offsetFetch(request).then((answer) => {
+      if (ties.standing === standing) {
+        if (TopicIds.replaced(ties.topicIds, ids).length > 0) ties.hooks.onReset()
+        else for (const [topic, id] of ids) ties.topicIds.set(topic, id)
+      }
+      return TopicIds.withoutOld(answer, ids)
+    })
+  )
+}
+
+const replaced = (ties: Ties) =>
+  Effect.suspend(() => {
+    const { topicIds } = ties
+    return Effect.map(
+      call(ties, (node) => TopicIds.find(node, [...topicIds.keys()]), 1_000),
+      (now) => ties.topicIds === topicIds ? TopicIds.replaced(topicIds, now) : []
+    )
+  })
+
 /** What KafkaJS gets in place of the broker that it asked for. */
 const standIn = (ties: Ties, found: Node): Node => {
   const overrides: Partial<Node> = {
@@ -141,7 +169,7 @@ const standIn = (ties: Ties, found: Node): Node => {
       ties.joinForced
         ? Promise.reject(rebalanceError())
         : answer(ties, heartbeat(ties, { generation: groupGenerationId, memberId }, 15_000)),
-    offsetFetch: (request) => answer(ties, call(ties, (node) => node.offsetFetch(request), 15_000)),
+    offsetFetch: (request) => answer(ties, call(ties, (node) => lookUpOffsets(ties, node, request), 15_000)),
     // Our own commits take another way: this is KafkaJS after `OFFSET_OUT_OF_RANGE`.
     offsetCommit: (request) =>
       answer(
@@ -169,6 +197,7 @@ const standIn = (ties: Ties, found: Node): Node => {
         Effect.tap(whileJoining(ties, call(ties, (node) => node.syncGroup(request), 30_000)), () =>
           Effect.sync(() => {
             ties.standing = { generation: request.generationId, memberId: request.memberId }
+            ties.topicIds = new Map()
             ties.contact = ties.now()
             ties.joinForced = false
           }))
@@ -205,7 +234,8 @@ const commit = (ties: Ties, topics: ReadonlyArray<TopicOffsets>, guard: () => bo
     const current = ties.standing
     if (current === undefined || !guard()) return Promise.resolve("fenced" as const)
     const { generation, memberId } = current
-    return node.offsetCommit({ groupId: ties.groupId, groupGenerationId: generation, memberId, topics })
+    const labelled = TopicIds.label(topics, ties.topicIds)
+    return node.offsetCommit({ groupId: ties.groupId, groupGenerationId: generation, memberId, topics: labelled })
       .then(() => "committed" as const)
   }, 15_000).pipe(
     Effect.tapError((failure) => {
@@ -242,6 +272,7 @@ export const install = Effect.fnUntraced(function*(
     node: undefined,
     memberId: undefined,
     standing: undefined,
+    topicIds: new Map(),
     contact: now(),
     underWay: 0,
     joinForced: false,
@@ -260,6 +291,7 @@ export const install = Effect.fnUntraced(function*(
     keepAlive: Effect.suspend(() =>
       ties.standing === undefined ? Effect.void : Effect.ignore(heartbeat(ties, ties.standing, 1_000))
     ),
+    replaced: replaced(ties),
     commit: (topics, guard) => commit(ties, topics, guard),
     leave: leave(ties)
   }

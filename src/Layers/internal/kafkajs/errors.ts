@@ -54,10 +54,18 @@ export class KafkaJsFailure extends Data.TaggedError("KafkaJsFailure")<{ readonl
   get unanswered(): boolean {
     return this.type === undefined && /Connection|RequestTimeout|LockTimeout|BrokerNotFound/.test(this.kind)
   }
+  /**
+   * KafkaJS takes a broker for connected once its socket is, hands it out, and
+   * throws a plain error for requests until it has heard the broker's versions.
+   */
+  get unsent(): boolean {
+    const { message, name, type } = innermost(this.error)
+    return type === undefined && name === "Error" && message === "Broker not connected"
+  }
   get transient(): boolean {
     const inner = innermost(this.error)
     if (inner.name === "KafkaJSSASLAuthenticationError" || authTypes.has(inner.type ?? "")) return false
-    return this.unanswered || inner.retriable === true || otherTransient.has(inner.type ?? "") ||
+    return this.unanswered || this.unsent || inner.retriable === true || otherTransient.has(inner.type ?? "") ||
       inner.name === "KafkaJSMetadataNotLoaded" || inner.name === "KafkaJSTopicMetadataNotLoaded" ||
       inner.name === "KafkaJSGroupCoordinatorNotFound" || inner.name === "KafkaJSNoBrokerAvailableError"
   }
@@ -65,6 +73,11 @@ export class KafkaJsFailure extends Data.TaggedError("KafkaJsFailure")<{ readonl
     return this.kind === "KafkaJSSASLAuthenticationError" || authTypes.has(this.type ?? "")
   }
 }
+
+/** KafkaJS did not come back in time. */
+export const noAnswer = new KafkaJsFailure({
+  error: Object.assign(new Error("KafkaJS did not answer"), { name: "KafkaJSRequestTimeoutError", retriable: true })
+})
 
 const authTypes = new Set(["SASL_AUTHENTICATION_FAILED", "UNSUPPORTED_SASL_MECHANISM", "ILLEGAL_SASL_STATE"])
 
@@ -92,6 +105,8 @@ export const evicted = (failure: KafkaJsFailure): boolean =>
 
 export const unknownTopic = (failure: KafkaJsFailure): boolean => failure.type === "UNKNOWN_TOPIC_OR_PARTITION"
 
+export const notAllowed = (failure: KafkaJsFailure): boolean => failure.type === "TOPIC_AUTHORIZATION_FAILED"
+
 /** Calls KafkaJS; whatever it throws or rejects with becomes a `KafkaJsFailure`. */
 export const attempt = <A>(call: () => PromiseLike<A>): Effect.Effect<A, KafkaJsFailure> =>
   Effect.tryPromise({ try: call, catch: (error) => new KafkaJsFailure({ error }) })
@@ -104,10 +119,17 @@ export const toBrokerError = (failure: KafkaJsFailure, options: {
   readonly address: string
   readonly tried: string
   readonly topic?: string | undefined
+  /** What the broker calls the right that the operation needs. */
+  readonly right?: string | undefined
 }): Broker.BrokerError => {
   if (failure.authentication) {
     return brokerError(
       new Broker.AuthenticationFailed({ address: options.address, detail: failure.detail, cause: failure.error })
+    )
+  }
+  if (notAllowed(failure) && options.topic !== undefined) {
+    return brokerError(
+      new Broker.NotAllowed({ right: options.right ?? "Describe", topic: options.topic, cause: failure.error })
     )
   }
   if (unknownTopic(failure) && options.topic !== undefined) {

@@ -47,6 +47,22 @@ const knock = Effect.fnUntraced(function*(settings: Settings, first: number) {
 const authenticationFailed = (settings: Settings, detail: string, failure: KafkaJsFailure) =>
   brokerError(new Broker.AuthenticationFailed({ address: settings.address, detail, cause: failure.error }))
 
+/**
+ * One that takes the connection and says nothing leaves time for others; but
+ * not for all of a long list, since a slow one needs time, too.
+ */
+const knockInTime = (settings: Settings, first: number) => {
+  const millis = Math.ceil(settings.connectTimeout / Math.min(3, settings.brokers.length))
+  return Effect.timeoutOrElse(knock(settings, first), {
+    duration: millis,
+    orElse: (): Effect.Effect<Finding> =>
+      Effect.succeed({
+        _tag: "NoAnswer",
+        failure: new KafkaJsFailure({ error: new Error(`no answer in ${millis} ms`) })
+      })
+  })
+}
+
 /** Succeeds when one of the brokers answers and accepts us. */
 export const firstConnect = Effect.fnUntraced(function*(
   settings: Settings
@@ -56,7 +72,7 @@ export const firstConnect = Effect.fnUntraced(function*(
   let last = new KafkaJsFailure({ error: new Error("no answer") })
   const loop = Effect.gen(function*() {
     for (;;) {
-      const finding = yield* knock(settings, tries++)
+      const finding = yield* knockInTime(settings, tries++)
       if (finding._tag === "Welcome") return
       last = finding.failure
       if (finding._tag === "Refused") return yield* authenticationFailed(settings, last.detail, last)

@@ -122,7 +122,7 @@ export const grant = (grants: Grants, assignment: Owned): Effect.Effect<void> =>
 export const deliver = (
   grants: Grants,
   given: Grant,
-  records: () => ReadonlyArray<Broker.ConsumerRecord>,
+  records: ReadonlyArray<Broker.ConsumerRecord>,
   lastOffset: string
 ): Effect.Effect<void> => {
   const { assignment, lost, mutex } = given
@@ -130,8 +130,9 @@ export const deliver = (
   const handOverNew = () => {
     const first = given.next
     given.next = nextOffset
-    const all = records()
-    const fresh = all.length > 0 && all[0]!.offset < first ? all.filter(({ offset }) => offset >= first) : all
+    const fresh = records.length > 0 && records[0]!.offset < first
+      ? records.filter(({ offset }) => offset >= first)
+      : records
     return grants.onSignal({ _tag: "Records", assignment, records: fresh, nextOffset })
   }
   const handOver = Effect.suspend(() =>

@@ -22,7 +22,7 @@ import * as Admin from "./admin.ts"
 import type { Cluster } from "./cluster.ts"
 import { brokerError, evicted, type KafkaJsFailure, toBrokerError, unknownTopic } from "./errors.ts"
 import * as Membership from "./membership.ts"
-import { backOff, retryFor, retryForEver } from "./retry.ts"
+import { backOff, retryFor, retryTransient } from "./retry.ts"
 import { logical, physical, type Settings } from "./settings.ts"
 
 /** Without a fetch for so long, while the cluster answers, a membership is replaced. */
@@ -30,6 +30,10 @@ const stallAfter = 15_000
 /** A commit that gets no answer for so long has failed. */
 const commitPatience = 15_000
 const pulse = 1_000
+/** A membership that was refused within so long after its join will hardly fare better the next time. */
+const shortLife = 10_000
+/** So many such refusals in a row are told to whoever consumes, who waits longer and says so. */
+const mostRefusals = 3
 
 /** Why a membership ended. */
 type End =
@@ -47,15 +51,24 @@ interface Room {
   readonly topics: ReadonlyArray<string>
   readonly nextEpoch: () => number
   readonly onSignal: (signal: Broker.Signal) => Effect.Effect<void>
+  /** Memberships so far: each begins with the next broker. */
+  opened: number
 }
 
-const lookUp = (cluster: Cluster, clock: Clock.Clock) => (topics: ReadonlyArray<string>) =>
+/**
+ * The partitions of topics; a missing topic has none. Without an answer the
+ * join fails and begins anew: a topic left out would have no reader until the
+ * next one, and nobody would know.
+ */
+const lookUp = ({ clock, cluster, settings }: Room) => (topics: ReadonlyArray<string>) =>
   Effect.forEach(
     topics,
     (topic) =>
       Effect.suspend(() => cluster.describe(topic, clock.currentTimeMillisUnsafe() - 1_000)).pipe(
+        retryFor(clock, settings),
         Effect.map((found) => [topic, found.partitions.map((partition) => partition.partitionId)] as const),
-        Effect.catch(() => Effect.succeed([topic, []] as const))
+        Effect.catchIf(unknownTopic, () => Effect.succeed([topic, []] as const)),
+        Effect.catch((failure) => Effect.die(failure.error))
       )
   ).pipe(Effect.map((entries) => new Map<string, ReadonlyArray<number>>(entries)))
 
@@ -86,7 +99,16 @@ const watch = (room: Room, membership: Membership.Membership, topics: ReadonlyAr
       ) {
         return stalled
       }
-      for (const topic of round % 30 === 0 ? missing : []) {
+      const replaced = state === "Granted" && round % 5 === 0 ? yield* membership.replaced : []
+      if (replaced.length > 0) {
+        yield* Effect.annotateLogs(Effect.logWarning("A topic was created again, and is read from its beginning"), {
+          group: room.group,
+          topics: replaced.map((topic) => logical(settings, topic))
+        })
+        // Joins again: positions come with the id of the topic that they are in.
+        yield* membership.lose
+      }
+      for (const topic of round % 10 === 0 ? missing : []) {
         const back = Effect.orElseSucceed(Admin.exists(cluster, clock, topic), () => false)
         if (yield* back) return topicsChanged
       }
@@ -104,9 +126,10 @@ const open = (room: Room, topics: ReadonlyArray<string>) =>
     settings: room.settings,
     group: room.group,
     topics,
+    first: room.opened++,
     nextEpoch: room.nextEpoch,
     onSignal: room.onSignal,
-    lookUp: lookUp(room.cluster, room.clock)
+    lookUp: lookUp(room)
   })
 
 /** Commits, and decides what a refusal means. */
@@ -174,31 +197,34 @@ const live = Effect.fnUntraced(function*(self: Subscribed, topics: ReadonlyArray
   const opened = yield* Effect.result(Scope.provide(open(self, topics), own))
   if (opened._tag === "Failure") {
     yield* Scope.close(own, Exit.void)
-    return { end: { _tag: "Crashed", failure: opened.failure } satisfies End, lived: false }
+    return { end: { _tag: "Crashed", failure: opened.failure } satisfies End, lifeMillis: undefined }
   }
   const membership = opened.success
   self.current = membership
-  let lived = false
+  let joinedMillis: number | undefined
   const noted = Effect.tap(membership.joined, () => {
-    lived = true
+    joinedMillis = self.clock.currentTimeMillisUnsafe()
     return Deferred.succeed(self.joined, undefined)
   })
   const end = yield* Effect.raceFirst(watch(self, membership, topics), Effect.andThen(noted, Effect.never))
   yield* membership.lose
   self.current = undefined
   yield* Scope.close(own, Exit.void)
-  return { end, lived }
+  return {
+    end,
+    lifeMillis: joinedMillis === undefined ? undefined : self.clock.currentTimeMillisUnsafe() - joinedMillis
+  }
 })
 
-/** What makes the first join hopeless, so that waiting cannot help. */
+/** What waiting cannot mend, such as a login or a right that is refused. */
 const hopeless = (self: Subscribed, end: End): Broker.BrokerError | undefined =>
   end._tag === "Crashed" && !end.failure.transient && !evicted(end.failure)
-    ? refusal(self, `join group "${self.group}"`, end.failure)
+    ? refusal(self, `let group "${self.group}" read`, end.failure)
     : undefined
 
 /** The topics to go on with; fails when there are none. */
 const remaining = Effect.fnUntraced(function*(self: Subscribed, topics: ReadonlyArray<string>) {
-  const left = yield* retryForEver(existing(self))
+  const left = yield* Effect.mapError(retryTransient(existing(self)), (failure) => refusal(self, "subscribe", failure))
   const gone = topics.filter((topic) => !left.includes(topic)).map((topic) => logical(self.settings, topic))
   if (left.length === 0) {
     return yield* brokerError(new Broker.UnknownTopic({ topic: gone[0] ?? logical(self.settings, self.topics[0]!) }))
@@ -215,16 +241,19 @@ const remaining = Effect.fnUntraced(function*(self: Subscribed, topics: Readonly
 /** One membership after another, as long as there is something to read. */
 const supervise = Effect.fnUntraced(function*(self: Subscribed): Effect.fn.Return<never, Broker.BrokerError> {
   let topics = self.topics
-  for (let failures = 0;;) {
-    const { end, lived } = yield* live(self, topics)
-    failures = lived ? 0 : failures + 1
+  for (let failures = 0, refusals = 0;;) {
+    const { end, lifeMillis } = yield* live(self, topics)
+    failures = lifeMillis === undefined ? failures + 1 : 0
     const reason = hopeless(self, end)
-    if (reason !== undefined && !(yield* Deferred.isDone(self.joined))) return yield* reason
+    refusals = reason === undefined ? 0 : lifeMillis !== undefined && lifeMillis > shortLife ? 1 : refusals + 1
+    if (reason !== undefined && (refusals >= mostRefusals || !(yield* Deferred.isDone(self.joined)))) {
+      return yield* reason
+    }
     yield* Effect.annotateLogs(Effect.logWarning("The consumer is built anew"), {
       group: self.group,
       reason: end._tag === "Crashed" ? end.failure.detail : end._tag
     })
-    yield* Effect.sleep(Math.min(30_000, 250 * 2 ** Math.min(failures, 7)))
+    yield* Effect.sleep(Math.min(30_000, 250 * 2 ** Math.min(Math.max(failures, refusals), 7)))
     topics = yield* remaining(self, topics)
   }
 })
@@ -268,6 +297,7 @@ export const subscribe = (settings: Settings, cluster: Cluster): Broker.Broker["
       topics: [...new Set(options.topics)].map((topic) => physical(settings, topic)),
       nextEpoch: () => ++epochs,
       onSignal: options.onSignal,
+      opened: 0,
       scope: yield* Effect.scope,
       joined: yield* Deferred.make<void, Broker.BrokerError>(),
       failed: yield* Deferred.make<never, Broker.BrokerError>(),
@@ -285,6 +315,7 @@ export const subscribe = (settings: Settings, cluster: Cluster): Broker.Broker["
       failed: Deferred.await(self.failed),
       pause: (partitions) => Effect.sync(() => self.current?.pause(partitions)),
       resume: (partitions) => Effect.sync(() => self.current?.resume(partitions)),
+      trusted: () => self.current?.trusted() ?? true,
       commit: commitWith(self, yield* Semaphore.make(1), () => self.current)
     }
   })

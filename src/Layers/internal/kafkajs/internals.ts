@@ -6,20 +6,29 @@
  * upgrades KafkaJS checks this file against `kafkajs/src`.
  */
 import type { Broker, Cluster } from "kafkajs"
+import type { ConsumerRecord } from "../../../Broker.ts"
 
 /** `kafkajs/src/broker/index.js` */
-export interface Node extends Omit<Broker, "fetch" | "produce" | "offsetCommit"> {
+export interface Node
+  extends Omit<Broker, "fetch" | "produce" | "offsetCommit" | "offsetFetch" | "describeConfigs" | "metadata">
+{
   readonly nodeId: number | null
   /** `host:port` */
   readonly brokerAddress: string
+  /** What the broker speaks, by the request's key; known once it is connected. */
+  readonly versions: Readonly<Record<number, { readonly minVersion: number; readonly maxVersion: number }>> | null
+  /** How `metadata` and the others find the form of their request. */
+  lookupRequest(...definition: ReadonlyArray<unknown>): (...request: ReadonlyArray<unknown>) => OwnRequest<unknown>
+  metadata(topics?: ReadonlyArray<string>): ReturnType<Broker["metadata"]>
   initProducerId(request: { readonly transactionTimeout: number }): Promise<ProducerIdentity>
   produce(request: ProduceRequest): Promise<ProduceResponse>
   fetch(request: FetchRequest): Promise<FetchResponse>
   listOffsets(request: ListOffsetsRequest): Promise<{ readonly responses: ReadonlyArray<TopicOffsets> }>
   createTopics(request: CreateTopicsRequest): Promise<unknown>
+  describeConfigs(request: DescribeConfigsRequest): Promise<DescribeConfigsResponse>
   heartbeat(request: Member): Promise<unknown>
   offsetCommit(request: Member & { readonly topics: ReadonlyArray<TopicOffsets> }): Promise<unknown>
-  offsetFetch(request: Parameters<Broker["offsetFetch"]>[0]): ReturnType<Broker["offsetFetch"]>
+  offsetFetch(request: OffsetFetchRequest): Promise<OffsetFetchResponse>
   joinGroup(
     request: { readonly groupId: string }
   ): Promise<{ readonly memberId: string; readonly generationId: number }>
@@ -34,7 +43,12 @@ export interface Node extends Omit<Broker, "fetch" | "produce" | "offsetCommit">
 /** `kafkajs/src/cluster/index.js` */
 export interface Network extends Omit<Cluster, "findBroker" | "findControllerBroker" | "findGroupCoordinator"> {
   readonly targetTopics: Set<string>
-  readonly brokerPool: { readonly seedBroker?: Node; readonly brokers: Readonly<Record<string, Node>> }
+  readonly brokerPool: {
+    readonly seedBroker?: Node
+    readonly brokers: Readonly<Record<string, Node>>
+    hasConnectedBrokers(): boolean
+    refreshMetadata(topics: ReadonlyArray<string>): Promise<void>
+  }
   findBroker(node: { readonly nodeId: number | string }): Promise<Node>
   findControllerBroker(): Promise<Node>
   findGroupCoordinator(group: { readonly groupId: string }): Promise<Node>
@@ -48,7 +62,46 @@ export interface Member {
 
 export interface TopicOffsets {
   readonly topic: string
-  readonly partitions: ReadonlyArray<{ readonly partition: number; readonly offset: string }>
+  readonly partitions: ReadonlyArray<{
+    readonly partition: number
+    readonly offset: string
+    /** Kept with a committed offset. */
+    readonly metadata?: string
+  }>
+}
+
+export interface OffsetFetchRequest {
+  readonly groupId: string
+  readonly topics: ReadonlyArray<{
+    readonly topic: string
+    readonly partitions: ReadonlyArray<{ readonly partition: number }>
+  }>
+}
+
+export interface OffsetFetchResponse {
+  readonly responses: ReadonlyArray<{
+    readonly topic: string
+    readonly partitions: ReadonlyArray<{
+      readonly partition: number
+      readonly offset: string
+      readonly metadata: string | null
+    }>
+  }>
+}
+
+/** A request in KafkaJS's form: `kafkajs/src/protocol/request.js`, and `send` of `kafkajs/src/network/connection.js` */
+export interface OwnRequest<A> {
+  readonly request: {
+    readonly apiKey: number
+    readonly apiVersion: number
+    readonly apiName: string
+    /** What looks like an `Encoder` to another one. */
+    readonly encode: () => Promise<{ readonly buf: Buffer; readonly buffer: Buffer }>
+  }
+  readonly response: {
+    readonly decode: (payload: Buffer) => Promise<A>
+    readonly parse: (decoded: A) => Promise<A>
+  }
 }
 
 export interface ProducerIdentity {
@@ -100,35 +153,27 @@ export interface FetchRequest {
   }>
 }
 
-/** A record as the decoder of KafkaJS leaves it, with the context of its batch. */
-export interface WireRecord {
-  readonly key: Buffer | null
-  readonly value: Buffer | null
-  readonly headers?: Readonly<Record<string, Buffer | Array<Buffer>>>
-  readonly offset: string
-  readonly timestamp: string
-  readonly isControlRecord?: boolean
-  readonly batchContext?: {
-    readonly producerId: string
-    readonly inTransaction: boolean
-    readonly firstOffset: string
-    readonly lastOffsetDelta: number
-  }
+/** A record of an answer, or what stands for offsets at which there is nothing to be seen. */
+export interface FetchedRecord extends ConsumerRecord {
+  /** KafkaJS moves past control records and shows none. */
+  readonly isControlRecord: boolean
 }
 
-export interface FetchedPartition {
+export interface FetchedPartition<Record = FetchedRecord> {
   readonly partition: number
+  readonly errorCode: number
   readonly highWatermark: string
-  readonly abortedTransactions?:
-    | ReadonlyArray<{ readonly producerId: string; readonly firstOffset: string }>
-    | null
-  readonly messages: ReadonlyArray<WireRecord>
+  readonly preferredReadReplica: number
+  readonly messages: ReadonlyArray<Record>
 }
 
-export interface FetchResponse {
+/** What the `decode` of a fetch leaves, and KafkaJS goes on with. */
+export interface FetchResponse<Record = FetchedRecord> {
+  readonly throttleTime: number
+  readonly clientSideThrottleTime?: number
   readonly responses: ReadonlyArray<{
     readonly topicName: string
-    readonly partitions: ReadonlyArray<FetchedPartition>
+    readonly partitions: ReadonlyArray<FetchedPartition<Record>>
   }>
 }
 
@@ -137,6 +182,21 @@ export interface ListOffsetsRequest {
   readonly topics: ReadonlyArray<{
     readonly topic: string
     readonly partitions: ReadonlyArray<{ readonly partition: number; readonly timestamp: number }>
+  }>
+}
+
+export interface DescribeConfigsRequest {
+  readonly resources: ReadonlyArray<{
+    /** 2 is a topic. */
+    readonly type: 2
+    readonly name: string
+    readonly configNames: ReadonlyArray<string>
+  }>
+}
+
+export interface DescribeConfigsResponse {
+  readonly resources: ReadonlyArray<{
+    readonly configEntries: ReadonlyArray<{ readonly configName: string; readonly configValue: string | null }>
   }>
 }
 

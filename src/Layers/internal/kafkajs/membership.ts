@@ -20,10 +20,10 @@ import type * as Broker from "../../../Broker.ts"
 import * as Assigner from "./assigner.ts"
 import * as Connection from "./connection.ts"
 import * as Coordinator from "./coordinator.ts"
-import { attempt, KafkaJsFailure } from "./errors.ts"
+import { attempt, KafkaJsFailure, noAnswer } from "./errors.ts"
+import * as FetchAnswer from "./fetchAnswer.ts"
 import * as Grants from "./grants.ts"
-import type { Network, TopicOffsets, WireRecord } from "./internals.ts"
-import { fromWire } from "./records.ts"
+import type { FetchedRecord, Network, TopicOffsets } from "./internals.ts"
 import { logical, physical, type Settings } from "./settings.ts"
 
 /** What the watch over a membership looks at. */
@@ -41,8 +41,12 @@ export interface Membership {
   /** Fails when KafkaJS has given up. */
   readonly crashed: Effect.Effect<never, KafkaJsFailure>
   readonly vitals: () => Vitals
+  /** Whether the session cannot be over yet. */
+  readonly trusted: () => boolean
   /** Tells the coordinator that this member lives, for at most a second. */
   readonly keepAlive: Effect.Effect<void>
+  /** The topics that were deleted and created again since they were granted; none without an answer in a second. */
+  readonly replaced: Effect.Effect<ReadonlyArray<string>>
   /** Ends all grants as lost and lets KafkaJS join anew. */
   readonly lose: Effect.Effect<void>
   readonly pause: (partitions: ReadonlyArray<Broker.TopicPartition>) => void
@@ -57,6 +61,8 @@ export interface Options {
   readonly group: string
   /** Physical names. */
   readonly topics: ReadonlyArray<string>
+  /** Index of the broker to try first. */
+  readonly first: number
   readonly nextEpoch: () => number
   readonly onSignal: (signal: Broker.Signal) => Effect.Effect<void>
   readonly lookUp: (topics: ReadonlyArray<string>) => Effect.Effect<ReadonlyMap<string, ReadonlyArray<number>>>
@@ -92,7 +98,7 @@ const offsetsOf = (settings: Settings, positions: ReadonlyArray<Broker.Position>
 const openConsumer = Effect.fnUntraced(function*(options: Options, grants: Grants.Grants) {
   const { group, settings } = options
   const run = yield* FiberSet.makeRuntimePromise<never, ReadonlyMap<string, ReadonlyArray<number>>, never>()
-  const door = yield* Connection.open(settings, Connection.patient)
+  const door = yield* Connection.open(settings, Connection.patient, options.first)
   const lookUp = (topics: ReadonlyArray<string>) => run(options.lookUp(topics))
   const assigner = Assigner.make({ owned: () => grants.owned, lookUp })
   const networks: Array<Network> = []
@@ -114,7 +120,9 @@ const openConsumer = Effect.fnUntraced(function*(options: Options, grants: Grant
     retry: { ...Connection.patient, restartOnFailure: () => Promise.resolve(false) }
   })
   Connection.hangUpOnTimeout(door, consumer)
-  return { consumer, door, network: networks[0]! }
+  const network = networks[0]!
+  FetchAnswer.install(network)
+  return { consumer, door, network }
 })
 
 const isClosed = (life: Life) => life.grants.state._tag === "Closed"
@@ -129,15 +137,16 @@ const onBatch = (life: Life, { batch, resolveOffset }: Pick<EachBatchPayload, "b
       // The join waits for this batch on some paths, so it must not wait for the join.
       return life.coordinator.isJoining() ? Effect.sleep(100) : Effect.fail(Coordinator.rebalanceError())
     }
-    const records = () => batch.messages.map((message) => fromWire(message as WireRecord))
+    // KafkaJS hands on what `fetchAnswer.ts` has decoded.
+    const records = batch.messages as unknown as ReadonlyArray<FetchedRecord>
     return Effect.andThen(
       Grants.deliver(life.grants, given, records, batch.lastOffset()),
       Effect.sync(() => {
-        const last = batch.messages.at(-1)
+        const last = records.at(-1)
         // Under another grant this would throw, or skip what nobody has read.
         if (last === undefined || Grants.open(life.grants, topic, batch.partition) !== given) return
         const isBehind = BigInt(batch.lastOffset()) + 1n < given.next
-        resolveOffset(isBehind ? String(given.next - 1n) : last.offset)
+        resolveOffset(String(isBehind ? given.next - 1n : last.offset))
       })
     )
   })
@@ -169,7 +178,7 @@ const listen = (life: Life): void => {
   consumer.on(consumer.events.END_BATCH_PROCESS, ({ payload }) => {
     if (payload.batchSize > 0) return
     const given = Grants.open(grants, logical(settings, payload.topic), payload.partition)
-    if (given !== undefined) beside(life, Grants.deliver(grants, given, () => [], payload.lastOffset))
+    if (given !== undefined) beside(life, Grants.deliver(grants, given, [], payload.lastOffset))
   })
   consumer.on(consumer.events.CRASH, ({ payload }) => {
     Deferred.doneUnsafe(crashed, Effect.fail(new KafkaJsFailure({ error: payload.error })))
@@ -178,10 +187,13 @@ const listen = (life: Life): void => {
 
 /** Joins and goes on fetching. */
 const start = Effect.fnUntraced(function*(life: Life, topics: ReadonlyArray<string>) {
-  const { consumer, crashed } = life
+  const { consumer, crashed, settings } = life
   listen(life)
-  yield* attempt(() => consumer.connect())
-  yield* attempt(() => consumer.subscribe({ topics: [...topics], fromBeginning: true }))
+  yield* attempt(() => consumer.connect()).pipe(
+    Effect.andThen(attempt(() => consumer.subscribe({ topics: [...topics], fromBeginning: true }))),
+    // KafkaJS asks a first broker that takes connections and says nothing for ever, and no other.
+    Effect.timeoutOrElse({ duration: settings.connectTimeout, orElse: () => Effect.fail(noAnswer) })
+  )
   const running = attempt(() =>
     consumer.run({
       autoCommit: false,
@@ -192,6 +204,17 @@ const start = Effect.fnUntraced(function*(life: Life, topics: ReadonlyArray<stri
   )
   yield* Effect.forkScoped(Effect.catch(running, (failure) => Deferred.fail(crashed, failure)))
 })
+
+/**
+ * When the brokers of the cluster change, KafkaJS ends its fetchers and starts
+ * others, also if the consumer has been stopped in between. Those would ask in
+ * an endless chain of microtasks, and the process would never do anything else.
+ * Where there is no broker it starts none.
+ */
+const startNoFetchers = (network: Network, isClosed: () => boolean): void => {
+  const nodeIds = network.getNodeIds.bind(network)
+  network.getNodeIds = () => isClosed() ? [] : nodeIds()
+}
 
 const leaveQuickly = (consumer: Consumer, door: Connection.Door, coordinator: Coordinator.Coordinator) =>
   Effect.suspend(() => {
@@ -248,6 +271,7 @@ export const make = Effect.fnUntraced(function*(
       runFork(Grants.lose(grants))
     }
   })
+  startNoFetchers(network, () => grants.state._tag === "Closed")
   yield* Effect.addFinalizer(() => leaveQuickly(consumer, door, coordinator))
   // Registered last, so closed first: no signal is sent while leaving.
   const run = yield* FiberSet.makeRuntimePromise<never, void, unknown>()
@@ -269,6 +293,11 @@ export const make = Effect.fnUntraced(function*(
     joined: Deferred.await(joined),
     crashed: Deferred.await(crashed),
     vitals: () => vitalsOf(life),
+    trusted: () => clock.currentTimeMillisUnsafe() - coordinator.lastContact() < settings.sessionTimeout,
+    replaced: coordinator.replaced.pipe(
+      Effect.timeoutOrElse({ duration: 1_000, orElse: () => Effect.succeed([]) }),
+      Effect.orElseSucceed((): ReadonlyArray<string> => [])
+    ),
     keepAlive: Effect.asVoid(Effect.timeoutOption(coordinator.keepAlive, 1_000)),
     lose: Effect.suspend(() => {
       coordinator.forceJoin()

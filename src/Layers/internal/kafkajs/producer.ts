@@ -23,7 +23,7 @@ import * as Cluster from "./cluster.ts"
 import { brokerError, KafkaJsFailure, toBrokerError, unknownTopic } from "./errors.ts"
 import type { Node, ProducerIdentity, WireMessage } from "./internals.ts"
 import { sizeOf, toWire } from "./records.ts"
-import { backOff, retryFor } from "./retry.ts"
+import { backOff, retryWithin } from "./retry.ts"
 import { physical, type Settings } from "./settings.ts"
 
 interface Identity extends ProducerIdentity {
@@ -58,18 +58,22 @@ const lostSequence = new Set([
   "INVALID_PRODUCER_ID_MAPPING"
 ])
 
+/** A broker that fails to answer, for a reason that it does not know. The same bytes can do no harm. */
+const brokerFailed = "UNKNOWN"
+
 /** What an answer, or its absence, means for a batch. Pure. */
 export const judge = (failure: KafkaJsFailure, maybeWritten: boolean): Verdict => {
   const type = failure.type
   if (type === "DUPLICATE_SEQUENCE_NUMBER") return maybeWritten ? "Written" : "FreshIdentity"
   if (type !== undefined && lostSequence.has(type)) return maybeWritten ? "GiveUp" : "FreshIdentity"
-  return failure.transient ? "Again" : "GiveUp"
+  return failure.transient || type === brokerFailed ? "Again" : "GiveUp"
 }
 
 /** Whether a request that ended like this may still have been written. */
 const leavesDoubt = (failure: KafkaJsFailure): boolean =>
-  failure.type === undefined || failure.type === "REQUEST_TIMED_OUT" ||
-  failure.type === "NOT_ENOUGH_REPLICAS_AFTER_APPEND" || failure.type === "NETWORK_EXCEPTION"
+  failure.type === undefined && !failure.unsent || failure.type === "REQUEST_TIMED_OUT" ||
+  failure.type === "NOT_ENOUGH_REPLICAS_AFTER_APPEND" || failure.type === "NETWORK_EXCEPTION" ||
+  failure.type === brokerFailed
 
 const unknownTopicGrace = 2_000
 const rangeOfSequences = 2 ** 31
@@ -216,14 +220,22 @@ const send = (sender: Sender): Broker.Producer["send"] => (options) =>
     )
   })
 
+/**
+ * The number of partitions of a topic. While no broker answers, what was heard
+ * before holds; if nothing was, it waits for one: the caller has the deadline.
+ */
 const partitionsOf = ({ cluster, settings }: Sender, clock: Clock.Clock): Broker.Producer["partitions"] => (topic) =>
   Effect.suspend(() =>
     cluster.describe(physical(settings, topic), clock.currentTimeMillisUnsafe() - settings.metadataMaxAge)
   ).pipe(
+    Effect.catch((failure) => {
+      const known = failure.transient && !unknownTopic(failure) ? cluster.known(physical(settings, topic)) : undefined
+      return known === undefined ? Effect.fail(failure) : Effect.succeed(known)
+    }),
     Effect.flatMap(({ partitions }) =>
       partitions.length === 0 ? Effect.fail(noSuchTopic) : Effect.succeed(partitions.length)
     ),
-    retryFor(clock, settings),
+    retryWithin(clock, Infinity),
     Effect.mapError((failure) =>
       toBrokerError(failure, { operation: "describe a topic", address: settings.address, tried: "metadata", topic })
     )

@@ -1,10 +1,10 @@
 /**
- * Owns the two forms of a record: the contract's and KafkaJS's. Pure.
+ * Owns the form that KafkaJS wants records in on their way out. Pure.
  *
  * Invariant: bytes are never copied, and headers pass through as they are.
  */
 import type * as Broker from "../../../Broker.ts"
-import type { WireHeaders, WireMessage, WireRecord } from "./internals.ts"
+import type { WireHeaders, WireMessage } from "./internals.ts"
 
 const toBuffer = (bytes: Uint8Array): Buffer =>
   Buffer.isBuffer(bytes) ? bytes : Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength)
@@ -28,17 +28,6 @@ export const toWire = (record: Broker.ProducerRecord): WireMessage => ({
   key: record.key === null ? null : textOrBuffer(record.key),
   value: record.value === null ? null : toBuffer(record.value),
   headers: headersToWire(record.headers)
-})
-
-const noHeaders: Broker.Headers = {}
-
-/** A record that came in. */
-export const fromWire = (record: WireRecord): Broker.ConsumerRecord => ({
-  key: record.key,
-  value: record.value,
-  headers: record.headers ?? noHeaders,
-  offset: BigInt(record.offset),
-  timestamp: Number(record.timestamp)
 })
 
 /** Roughly the bytes that a record takes. */

@@ -17,19 +17,28 @@ const unknownTopicGrace = 500
 export const backOff = (tries: number, most: number): Effect.Effect<void> =>
   Effect.sleep(Math.min(most, 50 * 2 ** Math.min(tries, 10)))
 
-/** Retries transient failures: of a missing topic for half a second, others for `connectTimeout`. */
-export const retryFor = (clock: Clock.Clock, settings: Settings) => <A>(self: Effect.Effect<A, KafkaJsFailure>) =>
+/** Retries transient failures: of a missing topic for half a second, others for so many milliseconds. */
+export const retryWithin = (clock: Clock.Clock, patience: number) => <A>(self: Effect.Effect<A, KafkaJsFailure>) =>
   Effect.suspend(() => {
     const started = clock.currentTimeMillisUnsafe()
-    const patience = (failure: KafkaJsFailure) => unknownTopic(failure) ? unknownTopicGrace : settings.connectTimeout
+    const patienceWith = (failure: KafkaJsFailure) => unknownTopic(failure) ? unknownTopicGrace : patience
     const loop = (tries: number): Effect.Effect<A, KafkaJsFailure> =>
-      Effect.catch(self, (failure) =>
-        failure.transient && clock.currentTimeMillisUnsafe() - started < patience(failure)
-          ? Effect.andThen(backOff(tries, 500), loop(tries + 1))
-          : Effect.fail(failure))
+      Effect.catch(
+        self,
+        (failure) =>
+          failure.transient && clock.currentTimeMillisUnsafe() - started < patienceWith(failure)
+            ? Effect.andThen(backOff(tries, 500), loop(tries + 1))
+            : Effect.fail(failure)
+      )
     return loop(0)
   })
 
-/** Retries whatever the failure, once a second. */
-export const retryForEver = <A>(self: Effect.Effect<A, KafkaJsFailure>): Effect.Effect<A> =>
-  Effect.catch(self, () => Effect.andThen(Effect.sleep(1_000), retryForEver(self)))
+/** Retries transient failures: of a missing topic for half a second, others for `connectTimeout`. */
+export const retryFor = (clock: Clock.Clock, settings: Settings) => retryWithin(clock, settings.connectTimeout)
+
+/** Retries transient failures for ever, once a second. */
+export const retryTransient = <A>(self: Effect.Effect<A, KafkaJsFailure>): Effect.Effect<A, KafkaJsFailure> =>
+  Effect.catch(
+    self,
+    (failure) => failure.transient ? Effect.andThen(Effect.sleep(1_000), retryTransient(self)) : Effect.fail(failure)
+  )

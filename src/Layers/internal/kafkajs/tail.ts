@@ -12,6 +12,7 @@
 import * as Cause from "effect/Cause"
 import * as Clock from "effect/Clock"
 import * as Deferred from "effect/Deferred"
+import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as FiberMap from "effect/FiberMap"
 import * as FiberSet from "effect/FiberSet"
@@ -20,17 +21,19 @@ import * as Semaphore from "effect/Semaphore"
 import * as Broker from "../../../Broker.ts"
 import * as Cluster from "./cluster.ts"
 import { brokerError, type KafkaJsFailure, toBrokerError, unknownTopic } from "./errors.ts"
+import { read } from "./fetchAnswer.ts"
 import type { FetchedPartition, FetchRequest, Node } from "./internals.ts"
-import { read } from "./readCommitted.ts"
 import { backOff, retryFor } from "./retry.ts"
 import { logical, physical, type Settings } from "./settings.ts"
 
 /** One partition that is read. */
 interface Position {
-  readonly assignment: Broker.Assignment
+  assignment: Broker.Assignment
   /** Physical name. */
   readonly topic: string
   next: bigint
+  /** Time of the last record that was taken, else of the start; milliseconds since the epoch. */
+  lastTime: number
   leader: number
   paused: boolean
   /** Its records are with the engine. */
@@ -55,15 +58,22 @@ interface Reader {
 
 /** A topic counts as deleted when the brokers have denied it for so long. */
 const deletedAfter = 3_000
+/** How far the clocks of producers may be apart. */
+const clockSkew = 60_000
+/** How long handlers may go on with records of a log that is gone. */
+const drainWithin = Duration.seconds(30)
 const keyOf = (topic: string, partition: number) => `${topic}/${partition}`
 
-/** Where a partition begins or ends, as its leader says. */
-const offsetOf = (reader: Reader, topic: string, partition: number, leader: number, where: "begin" | "end") =>
+/** Where a partition begins or ends, or has its first record of a time or later (-1: none), as its leader says. */
+const offsetOf = (reader: Reader, topic: string, partition: number, leader: number, where: "begin" | "end" | number) =>
   Effect.flatMap(reader.cluster.node(leader), (node) =>
     reader.cluster.request(node, (node) =>
       node.listOffsets({
         isolationLevel: 1,
-        topics: [{ topic, partitions: [{ partition, timestamp: where === "begin" ? -2 : -1 }] }]
+        topics: [{
+          topic,
+          partitions: [{ partition, timestamp: where === "begin" ? -2 : where === "end" ? -1 : where }]
+        }]
       }))).pipe(
       Effect.map((answer) => BigInt(answer.responses[0]!.partitions[0]!.offset))
     )
@@ -92,7 +102,8 @@ const takeUpAlone = Effect.fnUntraced(function*(
       epoch: ++reader.epochs
     }
     yield* reader.onSignal({ _tag: "Assigned", assignments: [assignment] })
-    const position = { assignment, topic, next, leader, paused: false, busy: false, gone: false }
+    const lastTime = reader.clock.currentTimeMillisUnsafe()
+    const position = { assignment, topic, next, lastTime, leader, paused: false, busy: false, gone: false }
     reader.positions.set(keyOf(topic, partitionId), position)
   }
   reader.changed.openUnsafe()
@@ -132,28 +143,58 @@ const handOver = (reader: Reader, position: Position, fetched: FetchedPartition)
     const { assignment } = position
     return Effect.map(reader.onSignal({ _tag: "Records", assignment, records, nextOffset }), () => {
       position.next = nextOffset
+      position.lastTime = records.at(-1)?.timestamp ?? position.lastTime
     })
   }).pipe(Effect.ensuring(Effect.sync(() => {
     position.busy = false
     reader.changed.openUnsafe()
   })))
 
-/** A partition whose records were deleted below its position goes on where it begins now. */
-const skipDeleted = Effect.fnUntraced(function*(reader: Reader, failure: KafkaJsFailure) {
+/**
+ * A partition whose records were deleted below its position goes on where it
+ * begins now. One that ends below its position was truncated, or its topic was
+ * created anew and has been written to since: it goes on by time, and may
+ * repeat what is younger than the allowed skew.
+ */
+const skipDeleted = Effect.fnUntraced(function*(
+  reader: Reader,
+  failure: KafkaJsFailure,
+  run: (effect: Effect.Effect<void>) => unknown
+) {
   const subject = failure.subject
   const position = subject === undefined ? undefined : reader.positions.get(keyOf(subject.topic, subject.partition))
   if (position === undefined) return
-  const begin = yield* offsetOf(reader, position.topic, position.assignment.partition, position.leader, "begin")
-  const end = yield* offsetOf(reader, position.topic, position.assignment.partition, position.leader, "end")
-  const next = position.next < begin ? begin : end
+  const ask = (where: "begin" | "end" | number) =>
+    offsetOf(reader, position.topic, position.assignment.partition, position.leader, where)
+  const begin = yield* ask("begin")
+  const later = position.next < begin ? begin : yield* ask(position.lastTime - clockSkew)
+  const next = later < 0n ? yield* ask("end") : later
   yield* Effect.annotateLogs(Effect.logWarning("Records were deleted before they were read"), {
     topic: position.assignment.topic,
     partition: position.assignment.partition,
     from: position.next.toString(),
     to: next.toString()
   })
-  position.next = next
+  if (next >= position.next) {
+    position.next = next
+    return
+  }
+  position.busy = true
+  run(grantAnew(reader, position, next))
 })
+
+/** Offsets never go back within a grant: the old one is given back first. */
+const grantAnew = (reader: Reader, position: Position, next: bigint) =>
+  Effect.gen(function*() {
+    yield* reader.onSignal({ _tag: "Revoked", assignments: [position.assignment], within: drainWithin })
+    position.assignment = { ...position.assignment, epoch: ++reader.epochs }
+    position.next = next
+    position.paused = false
+    yield* reader.onSignal({ _tag: "Assigned", assignments: [position.assignment] })
+  }).pipe(Effect.ensuring(Effect.sync(() => {
+    position.busy = false
+    reader.changed.openUnsafe()
+  })))
 
 /** Fetches from one broker what it leads, for as long as it leads something. */
 const fetchFrom = Effect.fnUntraced(function*(
@@ -188,7 +229,7 @@ const fetchFrom = Effect.fnUntraced(function*(
       continue
     }
     const failure = result.failure
-    if (failure.type === "OFFSET_OUT_OF_RANGE") yield* Effect.ignore(skipDeleted(reader, failure))
+    if (failure.type === "OFFSET_OUT_OF_RANGE") yield* Effect.ignore(skipDeleted(reader, failure, run))
     yield* backOff(failures++, 1_000)
     const now = clock.currentTimeMillisUnsafe()
     for (const topic of new Set(positions.map((position) => position.topic))) {

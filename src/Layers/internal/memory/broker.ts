@@ -10,6 +10,7 @@ import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import * as Latch from "effect/Latch"
 import * as Scope from "effect/Scope"
+import * as Stream from "effect/Stream"
 import type {
   Assignment,
   BrokerError,
@@ -182,5 +183,38 @@ export const make = (options: BrokerOptions, state: State.State, scope: Scope.Sc
     return flow(() => feed, failed)
   })
 
-  return Broker.of({ source: options.source, address, scope, ensureTopics, producer, subscribe, tail })
+  const known = (topic: string): Effect.Effect<Log.TopicLog, BrokerError> =>
+    Effect.suspend(() => {
+      const found = topics.get(topic)
+      return found === undefined ? State.fail(new UnknownTopic({ topic })) : Effect.succeed(found)
+    })
+
+  const read: Broker["Service"]["read"] = (topic) =>
+    Stream.unwrap(
+      Effect.map(known(topic), ({ partitions }) => {
+        const ends = partitions.map((log) => log.end)
+        return Stream.fromIterable(partitions.map((log, partition) => ({
+          partition,
+          records: log.records.filter(({ offset }) => offset < ends[partition]!)
+        })))
+      })
+    )
+
+  return Broker.of({
+    source: options.source,
+    address,
+    scope,
+    ensureTopics,
+    describe: (topic) =>
+      Effect.map(known(topic), ({ config, partitions }) => ({
+        partitions: partitions.length,
+        replicationFactor: 1,
+        config
+      })),
+    mayWrite: (topic) => Effect.asVoid(known(topic)),
+    read,
+    producer,
+    subscribe,
+    tail
+  })
 }

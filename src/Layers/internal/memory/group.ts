@@ -40,6 +40,8 @@ export interface Group {
   readonly members: ReadonlyArray<Member>
   /** By `partitionKey`: the offset of the next record to read. */
   readonly committed: ReadonlyMap<string, bigint>
+  /** By `grantKey`: grants of topics that were deleted since. A topic of that name is another one. */
+  readonly gone: ReadonlySet<string>
 }
 
 /** The partitions that exist of a topic, as a number. */
@@ -49,7 +51,15 @@ const joining: Phase = { _tag: "Joining" }
 
 export const partitionKey = (at: TopicPartition): string => `${at.topic}:${at.partition}`
 
-export const empty = (name: string): Group => ({ name, generation: 0, members: [], committed: new Map() })
+const grantKey = (grant: Assignment): string => `${partitionKey(grant)}:${grant.epoch}`
+
+export const empty = (name: string): Group => ({
+  name,
+  generation: 0,
+  members: [],
+  committed: new Map(),
+  gone: new Set()
+})
 
 export const memberOf = (group: Group, id: number): Member | undefined =>
   group.members.find((member) => member.id === id)
@@ -103,15 +113,20 @@ export const commit = (group: Group, id: number, positions: ReadonlyArray<Positi
     if (!grants.some((grant) => grant.epoch === position.epoch && partitionKey(grant) === key)) {
       return `${position.topic} partition ${position.partition} is not granted under epoch ${position.epoch}`
     }
-    committed.set(key, position.offset)
+    // As in Kafka: nothing is kept for it, and it does not stop the others.
+    if (!group.gone.has(grantKey(position))) committed.set(key, position.offset)
   }
   return { ...group, committed }
 }
 
-/** Forgets the positions in a topic that was deleted. */
+/** Forgets the positions in a topic that was deleted, also those that members still hold. */
 export const forgetTopic = (group: Group, topic: string): Group => ({
   ...group,
-  committed: new Map(Array.from(group.committed).filter(([key]) => !key.startsWith(`${topic}:`)))
+  committed: new Map(Array.from(group.committed).filter(([key]) => !key.startsWith(`${topic}:`))),
+  gone: new Set([
+    ...group.gone,
+    ...group.members.flatMap(grantsOf).filter((grant) => grant.topic === topic).map(grantKey)
+  ])
 })
 
 const grantsOf = (member: Member): ReadonlyArray<Assignment> =>
@@ -133,6 +148,7 @@ const settle = (group: Group, count: PartitionCount): Group => {
   return {
     ...group,
     generation,
+    gone: new Set(),
     members: group.members.map((member) => {
       const granted = grants.get(member.id)
       return granted === undefined ? member : { ...member, phase: { _tag: "Granted", grants: granted } }

@@ -19,6 +19,8 @@ export interface PartitionLog {
 export interface TopicLog {
   readonly name: string
   readonly partitions: Array<PartitionLog>
+  /** Settings as they were given; what was not is Kafka's default. */
+  readonly config: { readonly [name: string]: string }
   /** Largest batch that the topic takes, in bytes: `max.message.bytes`. */
   readonly maxBytes: number
 }
@@ -30,6 +32,12 @@ export interface Chunk {
 
 /** Kafka's default of `max.message.bytes`. */
 const defaultMaxBytes = 1_048_588
+
+const defaultConfig = {
+  "cleanup.policy": "delete",
+  "retention.ms": "604800000",
+  "max.message.bytes": String(defaultMaxBytes)
+}
 
 /** Most records that one chunk holds. */
 const chunkSize = 500
@@ -49,6 +57,7 @@ export const whyIllegal = (name: string, partitions: number): string | undefined
 export const makeTopic = (name: string, partitions: number, config: TopicCreation["config"]): TopicLog => ({
   name,
   partitions: Array.from({ length: partitions }, emptyPartition),
+  config: { ...defaultConfig, ...config },
   maxBytes: Number(config?.["max.message.bytes"] ?? defaultMaxBytes)
 })
 

@@ -1,0 +1,77 @@
+/**
+ * The offset below which every delivered record of one assignment is finished.
+ *
+ * Delivered offsets have gaps (compaction, control records), and records
+ * finish out of order. The tracker is a queue of what was delivered: finishing
+ * marks an entry, and the head moves over finished entries. So the watermark
+ * never passes an unfinished record, whatever lies in the gaps, and the queue
+ * holds no more than the span between watermark and highest delivered offset.
+ *
+ * Pure and mutable; the group's signals deliver, the workers finish, both in
+ * synchronous steps.
+ *
+ * @internal
+ */
+
+/** What the tracker needs of a delivered record. `done` is set through `finish` alone. */
+export interface Entry {
+  readonly offset: bigint
+  done: boolean
+}
+
+const compactAt = 1_024
+
+export class Watermark<E extends Entry> {
+  private entries: Array<E> = []
+  private head = 0
+  private next: bigint | undefined
+
+  /** Appends a record. Offsets grow from call to call. */
+  deliver(entry: E): void {
+    this.entries.push(entry)
+    this.next = entry.offset + 1n
+  }
+
+  /** Says that no record below `nextOffset` is still to come. */
+  pass(nextOffset: bigint): void {
+    if (this.next === undefined || nextOffset > this.next) this.next = nextOffset
+  }
+
+  /** Marks a record. Finishing twice changes nothing. */
+  finish(entry: E): void {
+    entry.done = true
+    while (this.head < this.entries.length && this.entries[this.head]!.done) this.head++
+    if (this.head === this.entries.length) {
+      this.entries = []
+      this.head = 0
+    } else if (this.head >= compactAt && this.head * 2 >= this.entries.length) {
+      this.entries = this.entries.slice(this.head)
+      this.head = 0
+    }
+  }
+
+  /** The position to commit: the first offset that is not finished. `undefined` before anything came. */
+  get position(): bigint | undefined {
+    return this.head < this.entries.length ? this.entries[this.head]!.offset : this.next
+  }
+
+  /** The first record that is not finished. */
+  get first(): E | undefined {
+    return this.entries[this.head]
+  }
+
+  /** The highest offset that was delivered, or is known not to come. `undefined` before anything came. */
+  get highest(): bigint | undefined {
+    return this.next === undefined ? undefined : this.next - 1n
+  }
+
+  /** Offsets between the watermark and the highest delivered record. */
+  get span(): number {
+    return this.head < this.entries.length ? Number(this.next! - this.entries[this.head]!.offset) : 0
+  }
+
+  /** Records that are not finished, in offset order. */
+  unfinished(): Array<E> {
+    return this.entries.slice(this.head).filter((entry) => !entry.done)
+  }
+}
