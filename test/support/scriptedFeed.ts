@@ -143,7 +143,11 @@ interface HandlerOptions {
 
 export const itemTopic = Topic.make(topicName, { schema: Item }) as unknown as Topic.Any
 
-const handlerOf = (options: HandlerOptions, batch: Batching.Limits | undefined, apply: Handler["apply"]): Handler => ({
+const handlerOf = (
+  options: HandlerOptions,
+  batch: Batching.Limits | undefined,
+  plain: Pick<Handler, "apply" | "direct">
+): Handler => ({
   name: options.name ?? topicName,
   topic: options.topic ?? itemTopic,
   ordering: options.ordering ?? "key",
@@ -155,7 +159,7 @@ const handlerOf = (options: HandlerOptions, batch: Batching.Limits | undefined, 
   ],
   policy: options.policy ?? saving,
   batch,
-  apply,
+  ...plain,
   rollsBack: options.rollsBack ?? false,
   grouped: undefined,
   isOutage: options.isOutage ?? (() => false)

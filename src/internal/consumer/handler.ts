@@ -44,6 +44,8 @@ export interface Handler {
   /** Limits of what a slot applies as one batch; `undefined`: it applies event by event. */
   readonly batch: Limits | undefined
   readonly apply: Apply
+  /** Set if applying is calling this for one event, in its surroundings, and nothing else. */
+  readonly direct: ((event: Event.Event<unknown>) => Effect.Effect<unknown, unknown>) | undefined
   /** Whether a failed batch has left nothing behind. */
   readonly rollsBack: boolean
   /** Set for handlers of single events whose events may share a transaction while all slots are busy. */

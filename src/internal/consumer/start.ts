@@ -20,7 +20,7 @@ import * as Metrics from "../metrics.ts"
 import * as DeadLetter from "../wire/deadLetter.ts"
 import { check, ConsumerError, type Definition, DuplicateHandler } from "./definition.ts"
 import * as Group from "./group.ts"
-import type { Apply, Handler } from "./handler.ts"
+import type { Handler } from "./handler.ts"
 import * as LetterBox from "./letters/letterBox.ts"
 import * as Letters from "./letters/letters.ts"
 import * as Pulls from "./pulls.ts"
@@ -231,7 +231,7 @@ const handlerOf = Effect.fnUntraced(function*(
   const { batch, concurrency, handle, mode, name, ordering, policy, topic } = definition
   const slots = typeof concurrency === "number" ? Semaphore.makeUnsafe(concurrency) : concurrency
   const one = (event: Event.Event<unknown>) => handle([event])
-  const plain: Apply = batch === undefined ? Idempotent.each(one) : Idempotent.batch(handle)
+  const plain = batch === undefined ? Idempotent.each(one) : Idempotent.batch(handle)
   const handler: Handler = {
     name,
     topic,
@@ -240,7 +240,7 @@ const handlerOf = Effect.fnUntraced(function*(
     // One that stands for several limits is taken once, else a worker would wait for itself.
     slots: Array.from(new Set([slots, ...limits])),
     batch,
-    apply: plain,
+    ...plain,
     rollsBack: false,
     grouped: undefined,
     isOutage: () => false
@@ -252,7 +252,8 @@ const handlerOf = Effect.fnUntraced(function*(
   const once = ExactlyOnce.make(store, consumer, (events) => skipped(events, group, name))
   const transactional: Handler = {
     ...handler,
-    apply: once.retrying(plain),
+    apply: once.retrying(plain.apply),
+    direct: undefined,
     rollsBack: true,
     grouped: definition.group === undefined ? undefined : {
       limits: definition.group,

@@ -24,17 +24,24 @@ const compactAt = 1_024
 export class Watermark<E extends Entry> {
   private entries: Array<E> = []
   private head = 0
-  private next: bigint | undefined
+  private last: bigint | undefined
+  private passed: bigint | undefined
 
   /** Appends a record. Offsets grow from call to call. */
   deliver(entry: E): void {
     this.entries.push(entry)
-    this.next = entry.offset + 1n
+    this.last = entry.offset
   }
 
   /** Says that no record below `nextOffset` is still to come. */
   pass(nextOffset: bigint): void {
-    if (this.next === undefined || nextOffset > this.next) this.next = nextOffset
+    if (this.passed === undefined || nextOffset > this.passed) this.passed = nextOffset
+  }
+
+  /** The lowest offset that may still come. Asked for seldom: a sum of big integers per record would cost more. */
+  private get next(): bigint | undefined {
+    const { last, passed } = this
+    return last === undefined || (passed !== undefined && passed > last) ? passed : last + 1n
   }
 
   /** Marks a record. Finishing twice changes nothing. */

@@ -30,11 +30,11 @@ export class Undecodable extends Schema.TaggedError<Undecodable>("effect-events/
   }
 }
 
-export type Decode = (
-  partition: number,
-  record: ConsumerRecord,
-  attempt: number
-) => Effect.Effect<Event.Event<unknown>, Undecodable>
+export interface Decode {
+  (partition: number, record: ConsumerRecord, attempt: number): Effect.Effect<Event.Event<unknown>, Undecodable>
+  /** The event of a first attempt, if it decodes without running an effect, as by most schemas; costs less. */
+  readonly atOnce: (partition: number, record: ConsumerRecord) => Event.Event<unknown> | undefined
+}
 
 const undecodable = (cause: unknown) =>
   new Undecodable({ detail: cause instanceof Error ? cause.message : String(cause), cause })
@@ -51,7 +51,7 @@ export const make = (topic: Topic.Any): Decode => {
     const bytes = event === undefined ? record.value : event.data.bytes
     return bytes === null ? null : codec.decode(bytes)
   }
-  return (partition, record, attempt) => {
+  const decode = (partition: number, record: ConsumerRecord, attempt: number) => {
     let data: unknown
     try {
       data = dataOf(record)
@@ -63,6 +63,17 @@ export const make = (topic: Topic.Any): Decode => {
       onSuccess: (payload) => Event.make(topic.name, partition, record, payload, attempt)
     })
   }
+  const atOnce: Decode["atOnce"] = (partition, record) => {
+    try {
+      const payload = decodeData(dataOf(record))
+      return Exit.isExit(payload) && Exit.isSuccess(payload)
+        ? Event.make(topic.name, partition, record, payload.value, 1)
+        : undefined
+    } catch {
+      return undefined
+    }
+  }
+  return Object.assign(decode, { atOnce })
 }
 
 /** Whether a decoding is through already: most schemas decode without running an effect. */

@@ -1,7 +1,7 @@
 /**
  * The straight way, which nearly all events go: the record decodes at once,
- * and the handler succeeds. One loop runs event after event, and what an event
- * needs around it is set up once for all of them.
+ * the handler succeeds, and its scope is empty. One loop runs event after
+ * event, and what catches a failure is set up once for all of them.
  *
  * The loop is interruptible as a whole. That is safe since what was taken is
  * settled in the same step in which its handler ends: in between, nothing is
@@ -11,11 +11,12 @@
  */
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
+import * as Scope from "effect/Scope"
 import type * as Event from "../../../Event.ts"
 import type { Handler } from "../handler.ts"
 import type { Task } from "../order/assignment.ts"
-import { isDone, type Undecodable } from "./decode.ts"
 import type { Slot, Slots } from "./slots.ts"
+import * as Surroundings from "./surroundings.ts"
 
 /** A task for which the straight way is no way: it has not begun, or its attempt ended like this. */
 export interface Left {
@@ -27,45 +28,64 @@ export const make = (options: {
   readonly handler: Handler
   /** The task whose turn it is, if any. */
   readonly take: () => Task | undefined
-  readonly decoded: (task: Task) => Effect.Effect<Event.Event<unknown>, Undecodable>
+  /** The event of a task, if it decodes at once, and there is nothing else to be done for it. */
+  readonly decoded: (task: Task) => Event.Event<unknown> | undefined
   readonly begin: Slots["begin"]
-  /** Settles a task whose handler has succeeded; may return something more to do. */
-  readonly succeeded: (slot: Slot, task: Task) => Effect.Effect<void> | undefined
+  /** Settles a task whose handler has succeeded. */
+  readonly succeeded: (slot: Slot, task: Task) => void
 }) => {
   const { begin, decoded, handler, succeeded, take } = options
+  const { direct } = handler
 
   /** Runs events while it may go on and there are some. Returns the one that needs something else. */
   return (slot: Slot, mayGoOn: () => boolean): Effect.Effect<Left | undefined> => {
+    const { fiber } = slot
+    const before = fiber.context
     let task: Task | undefined
-    let event: Event.Event<unknown>
-    const ended = (exit: Exit.Exit<unknown, unknown>) => {
-      slot.running = []
-      if (Exit.isFailure(exit)) return undefined
-      const done = task!
-      task = undefined
-      return succeeded(slot, done)
-    }
+    let event: Event.Event<unknown> | undefined
+    let scope: Scope.Closeable | undefined
+    let success: Exit.Exit<unknown> | undefined
     const loop = Effect.whileLoop({
       while: () => {
-        if (!mayGoOn()) return false
+        if (task !== undefined || !mayGoOn()) return false
+        event = undefined
         task = take()
         if (task === undefined || task.failures !== undefined) return false
-        const decoding = decoded(task)
-        if (!isDone(decoding) || Exit.isFailure(decoding)) return false
-        event = decoding.value
-        return true
+        event = decoded(task)
+        return event !== undefined
       },
       body: () => {
         begin(slot, [task!])
         task!.delivery.assignment.start(task!)
-        return Effect.onExitPrimitive(handler.apply([event]), ended)
+        if (direct === undefined) return handler.apply([event!])
+        scope = Surroundings.enter(fiber, before, event)
+        return Surroundings.started(direct, event!)
       },
-      step: () => {}
+      step: (value) => {
+        if (scope !== undefined) {
+          // Finalizers belong to the attempt, and the straight way has no place for them.
+          if (scope.state._tag !== "Empty") return void (success = Exit.succeed(value))
+          Scope.closeUnsafe(scope, Exit.void)
+        }
+        const done = task!
+        task = undefined
+        slot.running = []
+        succeeded(slot, done)
+      }
     })
-    return Effect.flatMap(Effect.exit(slot.restore(loop)), (exit) => {
-      if (task !== undefined) return Effect.succeed({ task, exit: Exit.isFailure(exit) ? exit : undefined })
-      // A defect outside of any handler: of the engine itself.
-      return Exit.isFailure(exit) ? Effect.die(exit.cause) : Effect.undefined
+    return Effect.flatMap(Effect.exit(slot.restore(loop)), (end): Effect.Effect<Left | undefined> => {
+      fiber.setContext(before)
+      if (task === undefined) {
+        // A defect outside of any handler: of the engine itself.
+        return Exit.isFailure(end) ? Effect.die(end.cause) : Effect.undefined
+      }
+      const left = task
+      if (event === undefined) return Effect.succeed({ task: left, exit: undefined })
+      const exit = success ?? end
+      const closing = scope === undefined ? undefined : Scope.closeUnsafe(scope, exit)
+      return closing === undefined
+        ? Effect.succeed({ task: left, exit })
+        : Effect.map(Effect.exit(Effect.onExitPrimitive(exit, () => closing)), (exit) => ({ task: left, exit }))
     })
   }
 }

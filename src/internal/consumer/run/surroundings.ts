@@ -5,13 +5,13 @@
  * its own, and what is published inside would name that one.
  *
  * Runs for every event, so it is one primitive by hand instead of `suspend`,
- * `provideService` and `scoped` on top of each other; a scope that nobody
- * added a finalizer to is not closed, since there is nothing to close.
+ * `provideService` and `scoped` on top of each other.
  *
  * @internal
  */
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
+import type * as Fiber from "effect/Fiber"
 import * as Scope from "effect/Scope"
 import * as Tracer from "effect/Tracer"
 import * as Event from "../../../Event.ts"
@@ -26,13 +26,26 @@ export const call = <A>(
 ): Effect.Effect<unknown, unknown> =>
   Effect.withFiber((fiber) => {
     const before = fiber.context
-    const scope = Scope.makeUnsafe()
-    fiber.setContext(Context.add(Context.add(inTraceOf(before, cause), Event.Current, cause), Scope.Scope, scope))
+    const scope = enter(fiber, before, cause)
     return Effect.onExitPrimitive(started(handle, input), (exit) => {
       fiber.setContext(before)
-      return scope.state._tag === "Empty" ? undefined : Scope.close(scope, exit)
+      return Scope.closeUnsafe(scope, exit)
     })
   })
+
+/**
+ * Gives a fiber the surroundings of an attempt, on top of the context that it
+ * had before. Whoever calls this gives that one back, and closes the scope.
+ */
+export const enter = (
+  fiber: Fiber.Fiber<unknown, unknown>,
+  before: Context.Context<never>,
+  cause: Event.Event<unknown> | undefined
+): Scope.Closeable => {
+  const scope = Scope.makeUnsafe()
+  fiber.setContext(Context.add(Context.add(inTraceOf(before, cause), Event.Current, cause), Scope.Scope, scope))
+  return scope
+}
 
 const inTraceOf = (
   context: Context.Context<never>,
@@ -43,8 +56,11 @@ const inTraceOf = (
   return trace === undefined ? context : Context.add(context, Tracer.ParentSpan, Tracer.externalSpan(trace))
 }
 
-// What a handler throws before it returns an effect is a defect like any other.
-const started = <A>(handle: (input: A) => Effect.Effect<unknown, unknown>, input: A) => {
+/** What a handler throws before it returns an effect is a defect like any other. */
+export const started = <A>(
+  handle: (input: A) => Effect.Effect<unknown, unknown>,
+  input: A
+): Effect.Effect<unknown, unknown> => {
   try {
     return handle(input)
   } catch (defect) {

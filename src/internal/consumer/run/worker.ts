@@ -153,12 +153,9 @@ export const make = Effect.fnUntraced(function*(
       if (task !== undefined) kick()
       return task
     },
-    decoded,
+    decoded: ({ delivery }) => debugging ? undefined : decode.atOnce(delivery.partition, delivery.record),
     begin,
-    succeeded: (slot, task) => {
-      settle(slot, task, outcome.done(task))
-      return debugging ? outcome.debug([task]) : undefined
-    }
+    succeeded: (slot, task) => settle(slot, task, outcome.done(task))
   })
   const runTogether = Together.make({ decoded, runTask })
   const batches = Batches.make({ handler, outcome, begin, meter, clock })

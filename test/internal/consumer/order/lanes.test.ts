@@ -1,7 +1,7 @@
 /** Lanes against a naive model: one list of tasks per lane, and who holds it. */
 import { assert, describe, it } from "@effect/vitest"
 import * as fc from "fast-check"
-import { Lane, type LaneTask } from "../../../../src/internal/consumer/order/lanes.ts"
+import { KeyedLanes, Lane, type LaneTask } from "../../../../src/internal/consumer/order/lanes.ts"
 import { Ready, type TakeLimits } from "../../../../src/internal/consumer/order/ready.ts"
 
 class Task implements LaneTask<Task> {
@@ -24,6 +24,8 @@ const one = (ready: Ready<Task>): Array<Task> => {
   const task = ready.takeOne()
   return task === undefined ? [] : [task]
 }
+
+const key = (text: string) => Buffer.from(text)
 
 const numbers = (tasks: ReadonlyArray<Task>) => tasks.map(({ n }) => n)
 
@@ -352,31 +354,74 @@ describe("lanes", () => {
 
   it("a lane leaves its home when nothing is left in it, and only then", () => {
     const ready = new Ready<Task>()
-    const home = new Map<string, Lane<Task>>()
-    const lane = new Lane<Task>(home, "key")
-    home.set("key", lane)
+    const home = new KeyedLanes<Task>()
+    const lane = home.of(key("a"), "key")
     for (const n of [0, 1]) ready.offer(new Task(lane, n))
     one(ready)
     ready.settle(lane)
-    assert.isTrue(home.has("key"))
+    assert.strictEqual(home.of(key("a"), "key"), lane)
     one(ready)
-    assert.isTrue(home.has("key"), "while its last task runs, others must find it")
+    assert.strictEqual(home.of(key("a"), "key"), lane, "while its last task runs, others must find it")
     ready.settle(lane)
-    assert.isFalse(home.has("key"))
+    assert.notStrictEqual(home.of(key("a"), "key"), lane)
   })
 
   it("a lane whose tasks were all dropped leaves its home without a task", () => {
     for (const take of [one, (ready: Ready<Task>) => ready.take(everything)]) {
       const ready = new Ready<Task>()
-      const home = new Map<string, Lane<Task>>()
-      const lane = new Lane<Task>(home, "key")
-      home.set("key", lane)
+      const home = new KeyedLanes<Task>()
+      const lane = home.of(key("a"), "key")
       ready.offer(Object.assign(new Task(lane, 0), { dropped: true }))
       ready.offer(new Task(new Lane(), 1))
       assert.deepStrictEqual(numbers(take(ready)), [1])
-      assert.strictEqual(home.size, 0)
+      assert.notStrictEqual(home.of(key("a"), "key"), lane)
       assert.strictEqual(ready.size, 0)
     }
+  })
+
+  it("lanes by key: one each for as long as it lives, for any keys in any order", () => {
+    fc.assert(fc.property(
+      fc.array(fc.tuple(fc.nat(300), fc.boolean()), { maxLength: 2_000 }),
+      (steps) => {
+        const home = new KeyedLanes<Task>()
+        const model = new Map<number, Lane<Task>>()
+        for (const [n, retires] of steps) {
+          const lane = home.of(key(`customer-${n}`), "key")
+          const known = model.get(n)
+          if (known === undefined) assert.isFalse(Array.from(model.values()).includes(lane))
+          else assert.strictEqual(lane, known)
+          if (retires) {
+            lane.retire()
+            model.delete(n)
+          } else model.set(n, lane)
+        }
+        for (const [n, lane] of model) assert.strictEqual(home.of(key(`customer-${n}`), "key"), lane)
+      }
+    ))
+  })
+
+  it("a lane that was retired twice does not take its successor with it", () => {
+    const home = new KeyedLanes<Task>()
+    const first = home.of(key("a"), "key")
+    first.retire()
+    const second = home.of(key("a"), "key")
+    first.retire()
+    assert.strictEqual(home.of(key("a"), "key"), second)
+  })
+
+  it("events without a key, and those that need no order, have a lane each; a partition in order has one", () => {
+    const home = new KeyedLanes<Task>()
+    assert.notStrictEqual(home.of(null, "key"), home.of(null, "key"))
+    assert.notStrictEqual(home.of(key("a"), "unordered"), home.of(key("a"), "unordered"))
+    assert.strictEqual(home.of(key("a"), "partition"), home.of(null, "partition"))
+  })
+
+  it("a key of many bytes has the lane that its bytes say", () => {
+    const home = new KeyedLanes<Task>()
+    const long = "x".repeat(100_000)
+    const lane = home.of(key(long), "key")
+    assert.strictEqual(home.of(key(long), "key"), lane)
+    assert.notStrictEqual(home.of(key(`${long}y`), "key"), lane)
   })
 
   it("serves ten thousand lanes in the order in which they became ready", () => {
