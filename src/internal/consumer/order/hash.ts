@@ -1,5 +1,5 @@
 /**
- * FNV-1a with 32 bits (Fowler, Noll, Vo: RFC 9923): spreads short keys well,
+ * FNV-1a with 32 bits (Fowler, Noll, Vo; draft-eastlake-fnv): spreads short keys well,
  * and costs a multiplication per byte. It is not the partitioner's, in which
  * all keys of one partition agree. Pure.
  *
