@@ -85,7 +85,12 @@ export const startPostgres = async (options: PostgresOptions = {}): Promise<Post
         }
       },
       kill: async (signal = "SIGKILL") => {
+        // Its sessions outlive it for a moment, and would answer as if nothing had happened.
+        const sessions = signal === "SIGKILL" ? await childrenOf(child!.pid) : []
         child!.signal(signal)
+        for (const session of sessions) {
+          killIfAlive(session)
+        }
         await child!.exited()
       },
       stop
@@ -121,7 +126,21 @@ const serverArgs = (data: string, port: number): Array<string> => [
   "max_connections=200"
 ]
 
-/** The sessions of a killed server end a moment after it, and until then hold its shared memory. */
+/** What a process has started, as `pgrep` of Linux and macOS tells. */
+const childrenOf = async (pid: number): Promise<Array<number>> => {
+  const { stdout } = await run("pgrep", ["-P", String(pid)]).catch(() => ({ stdout: "" }))
+  return stdout.split("\n").filter((line) => line !== "").map(Number)
+}
+
+const killIfAlive = (pid: number): void => {
+  try {
+    process.kill(pid, "SIGKILL")
+  } catch {
+    // It has ended by itself.
+  }
+}
+
+/** Sessions of a killed server that had just begun end a moment after it, and until then hold its shared memory. */
 const retryWhileOrphansLive = async (boot: () => Promise<Child>): Promise<Child> => {
   for (let attempt = 1;; attempt++) {
     try {
