@@ -12,7 +12,7 @@ import { obtain } from "./obtain.ts"
 import type { Service } from "./service.ts"
 import { forget, recall, remember, type Remembered } from "./state.ts"
 
-const usage = "usage: npm run services -- up | status | down [kafka] [postgres] [mysql] [redis]"
+const usage = "usage: npm run services -- up | status | down [kafka] [postgres] [mariadb] [mysql] [redis]"
 
 const print = (service: Service, state: string, detail: string): void =>
   console.log(`${service.name.padEnd(9)} ${state.padEnd(9)} ${detail}`)

@@ -2,9 +2,9 @@
 import type { LaunchOptions } from "./child.ts"
 
 export interface Service {
-  readonly name: "kafka" | "postgres" | "mysql" | "redis"
+  readonly name: "kafka" | "postgres" | "mariadb" | "mysql" | "redis"
   /** The environment variable that names the server, for programs and for whoever brings their own. */
-  readonly variable: "KAFKA_BROKERS" | "POSTGRES_URL" | "MYSQL_URL" | "REDIS_URL"
+  readonly variable: "KAFKA_BROKERS" | "POSTGRES_URL" | "MARIADB_URL" | "MYSQL_URL" | "REDIS_URL"
   /** Where one may already be running. */
   readonly defaultUrls: ReadonlyArray<string>
   readonly defaultPort: number

@@ -1,5 +1,5 @@
 /**
- * `MessageStore` on a SQL database: Postgres and SQLite.
+ * `MessageStore` on a SQL database: Postgres, MySQL or MariaDB, and SQLite.
  *
  * Rows, leases and inbox marks live beside the business data and commit with
  * it; that is what makes the outbox and `exactlyOnce` exact. The Layer needs
@@ -23,6 +23,7 @@ import { MessageStore, type MessageStoreError } from "../MessageStore.ts"
 import type { Dialect, Location } from "./internal/sql/dialect.ts"
 import * as Errors from "./internal/sql/errors.ts"
 import * as Migrations from "./internal/sql/migrations.ts"
+import { mysql } from "./internal/sql/mysql.ts"
 import { postgres } from "./internal/sql/postgres.ts"
 import { sqlite } from "./internal/sql/sqlite.ts"
 import * as Store from "./internal/sql/store.ts"
@@ -62,10 +63,11 @@ export interface Options {
  * @category models
  * @since 0.1.0
  */
-export type SupportedDialect = "pg" | "sqlite"
+export type SupportedDialect = "pg" | "mysql" | "sqlite"
 
 const dialects: { readonly [Name in SupportedDialect]: (location: Location) => Dialect } = {
   pg: postgres,
+  mysql,
   sqlite
 }
 
@@ -83,6 +85,7 @@ const dialects: { readonly [Name in SupportedDialect]: (location: Location) => D
  */
 export const features = {
   pg: { clock: "live", concurrentTransactions: true, wakeups: "shared" },
+  mysql: { clock: "live", concurrentTransactions: true, wakeups: "exact" },
   sqlite: { clock: "live", concurrentTransactions: false, wakeups: "exact" }
 } as const
 
@@ -101,8 +104,9 @@ export interface Migration {
 
 /** Says what is wrong with the names, which become part of the SQL; `undefined` if nothing is. */
 const whyIllegal = (dialect: SupportedDialect, { schema, tablePrefix }: Location): string | undefined => {
-  if (schema !== undefined && dialect === "sqlite") {
-    return `SQLite has no schemas, so leave out "${schema}" or put it into the table prefix`
+  if (schema !== undefined && dialect !== "pg") {
+    return `${dialect === "sqlite" ? "SQLite" : "MySQL"} has no schemas beside its databases, ` +
+      `so leave out "${schema}" or put it into the table prefix`
   }
   if (!/^[A-Za-z_][A-Za-z0-9_]{0,39}$/.test(tablePrefix)) {
     return `"${tablePrefix}" is not a table prefix: use 1 to 40 letters, digits and underscores, no digit first`
@@ -125,12 +129,12 @@ const dialectOf = (sql: SqlClient.SqlClient): Effect.Effect<SupportedDialect, Me
     mssql: () => "mssql" as const,
     orElse: () => "an unknown dialect" as const
   })
-  return name === "pg" || name === "sqlite"
+  return name === "pg" || name === "mysql" || name === "sqlite"
     ? Effect.succeed(name)
     : Errors.failure(
       "StoreFailed",
       operation,
-      `the SqlClient speaks ${name}; provide one that speaks ${Object.keys(dialects).join(" or ")}`
+      `the SqlClient speaks ${name}; provide one that speaks ${Object.keys(dialects).join(", ")}`
     )
 }
 
@@ -156,10 +160,18 @@ const findTables = Effect.fnUntraced(function*(
  *
  * **Details**
  *
- * - A transaction begins READ COMMITTED on Postgres and IMMEDIATE on SQLite,
- *   whatever the database's default is, unless the program has provided its
- *   own `SqlClient.BeginTransaction`. Under a higher level, a claim that meets
- *   a concurrent one ends in `Conflict` instead of "not new".
+ * - A transaction begins READ COMMITTED on Postgres and MySQL, and IMMEDIATE on
+ *   SQLite, whatever the database's default is, unless the program has provided
+ *   its own `SqlClient.BeginTransaction`. Under a higher level, a claim that
+ *   meets a concurrent one on Postgres ends in `Conflict` instead of "not new".
+ * - MySQL 8.0.4, MariaDB 10.6, or later, by a client that allows several
+ *   statements in one call, as `@effect/sql-mysql2` does. After a deadlock these
+ *   servers have rolled back, and commit each further statement by itself. A
+ *   transaction of the store begins so that nothing of that stays: it fails with
+ *   `Conflict`, also if the deadlock's error was swallowed. A statement that
+ *   commits by itself, such as `CREATE TABLE`, fails it in the same way. This
+ *   holds for `Outbox.transaction` and `exactlyOnce`, not for an outer
+ *   `sql.withTransaction` around them.
  * - SQLite: keep `synchronous = FULL` (its default), else a power loss can take
  *   back a commit whose events were sent. While another process writes, a
  *   transaction fails with `Conflict`; run it again after a pause.

@@ -9,6 +9,7 @@
 const variables = {
   kafka: "KAFKA_BROKERS",
   postgres: "POSTGRES_URL",
+  mariadb: "MARIADB_URL",
   mysql: "MYSQL_URL",
   redis: "REDIS_URL"
 } as const
@@ -20,6 +21,7 @@ const address = (name: ServiceName): string | undefined => process.env[variables
 
 export const kafkaBrokers: Array<string> | undefined = address("kafka")?.split(",")
 export const postgresUrl: string | undefined = address("postgres")
+export const mariadbUrl: string | undefined = address("mariadb")
 export const mysqlUrl: string | undefined = address("mysql")
 export const redisUrl: string | undefined = address("redis")
 

@@ -4,19 +4,20 @@ import { join } from "node:path"
 import { promisify } from "node:util"
 import { type Child, launch } from "../child.ts"
 import { findCommand } from "../findCommand.ts"
+import { answersAs } from "../mysql/handshake.ts"
 import type { Service } from "../service.ts"
 import { temporaryFolder } from "../temporaryFolder.ts"
 import { waitUntil } from "../waitUntil.ts"
-import { answers } from "./handshake.ts"
 
 const run = promisify(execFile)
+const answers = answersAs("MariaDB")
 
 /** MariaDB refuses to run as root unless told to. */
 const asUser = process.getuid?.() === 0 ? ["--user=root"] : []
 
 export const mariadb: Service = {
-  name: "mysql",
-  variable: "MYSQL_URL",
+  name: "mariadb",
+  variable: "MARIADB_URL",
   defaultUrls: ["mysql://root@127.0.0.1:3306/test"],
   defaultPort: 3306,
   stopSignal: "SIGTERM",
@@ -61,5 +62,5 @@ export const mariadb: Service = {
     }
   },
   howToGet: "install it (Debian: apt install mariadb-server), or run `docker compose up -d mariadb`, " +
-    "or set MYSQL_URL=mysql://user@host:port/database"
+    "or set MARIADB_URL=mysql://user@host:port/database"
 }

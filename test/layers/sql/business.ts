@@ -5,14 +5,20 @@ import * as SqlClient from "effect/sql/SqlClient"
 
 export const business = {
   table: Layer.effectDiscard(
-    SqlClient.SqlClient.use((sql) => sql`create table business (name text primary key, value text not null)`)
+    SqlClient.SqlClient.use((sql) =>
+      sql`create table business (name varchar(255) not null primary key, value text not null)`
+    )
   ),
 
   write: (name: string, value: string) =>
     SqlClient.SqlClient.use((sql) =>
       Effect.asVoid(
-        sql`insert into business (name, value) values (${name}, ${value})
-          on conflict (name) do update set value = excluded.value`
+        sql`insert into business (name, value) values (${name}, ${value}) ${
+          sql.onDialectOrElse({
+            mysql: () => sql`on duplicate key update value = values(value)`,
+            orElse: () => sql`on conflict (name) do update set value = excluded.value`
+          })
+        }`
       )
     ),
 

@@ -1,7 +1,9 @@
 /**
- * Databases of their own for the tests of the SQL store: a Postgres schema or
- * a SQLite file with a random name, gone when the test's scope ends.
+ * Databases of their own for the tests of the SQL store: a Postgres schema, a
+ * MySQL database or a SQLite file with a random name, gone when the test's
+ * scope ends.
  */
+import * as MysqlClient from "@effect/sql-mysql2/MysqlClient"
 import * as PgClient from "@effect/sql-pg/PgClient"
 import * as SqliteClient from "@effect/sql-sqlite-node/SqliteClient"
 import * as Context from "effect/Context"
@@ -10,12 +12,13 @@ import * as Layer from "effect/Layer"
 import * as Redacted from "effect/Redacted"
 import type * as Scope from "effect/Scope"
 import * as SqlClient from "effect/sql/SqlClient"
+import type * as SqlError from "effect/sql/SqlError"
 import { mkdtempSync, rmSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import * as SqlStore from "../../../src/Layers/SqlStore.ts"
 import { MessageStore, type MessageStoreErrorReason, type OutboxRow } from "../../../src/MessageStore.ts"
-import { postgresUrl } from "../../support/services.ts"
+import { mariadbUrl, mysqlUrl, postgresUrl, requireOrSkip } from "../../support/services.ts"
 
 /** Where the tests' Postgres is; what needs it is skipped by `requireOrSkip("postgres")`. */
 export const urlOf = (change: (url: URL) => void = () => {}, from: string | undefined = postgresUrl) => {
@@ -35,6 +38,40 @@ export const freshSchema: Effect.Effect<string, never, Scope.Scope> = Effect.acq
       Effect.orDie
     )
 )
+
+/** MySQL or MariaDB: databases on it, and stores in them. */
+const mysqlServer = (name: "MySQL" | "MariaDB", service: "mysql" | "mariadb", serverUrl: string | undefined) => {
+  /** A client on one of its databases; default: the one in the url. */
+  const client = (database?: string, config: Partial<MysqlClient.MysqlClientConfig> = {}) =>
+    MysqlClient.layer({
+      url: urlOf(
+        (url) => database === undefined ? undefined : (url.pathname = database),
+        serverUrl ?? "mysql://missing"
+      ),
+      ...config
+    })
+  const inDefault = <A>(use: (sql: SqlClient.SqlClient) => Effect.Effect<A, SqlError.SqlError>) =>
+    SqlClient.SqlClient.use(use).pipe(Effect.provide(client()), Effect.orDie)
+  /** The name of an empty database; whatever it holds is dropped with the scope. */
+  const freshDatabase: Effect.Effect<string, never, Scope.Scope> = Effect.acquireRelease(
+    Effect.suspend(() => {
+      const name = `t_${crypto.randomUUID().replaceAll("-", "")}`
+      return Effect.as(inDefault((sql) => sql`create database ${sql(name)} character set utf8mb4`), name)
+    }),
+    (name) => inDefault((sql) => sql`drop database ${sql(name)}`)
+  )
+  const openInstance = (
+    database: string,
+    config?: Partial<MysqlClient.MysqlClientConfig>,
+    options?: SqlStore.Options
+  ) => instance(client(database, config), options)
+  return { name, skip: requireOrSkip(service), client, freshDatabase, instance: openInstance }
+}
+
+export const mariadb = mysqlServer("MariaDB", "mariadb", mariadbUrl)
+/** One dialect for both. */
+export const mysqlServers = [mariadb, mysqlServer("MySQL", "mysql", mysqlUrl)]
+export type MysqlServer = typeof mariadb
 
 /** The path of a SQLite file in a directory of its own. */
 export const freshFile: Effect.Effect<string, never, Scope.Scope> = Effect.map(

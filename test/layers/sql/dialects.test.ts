@@ -1,5 +1,6 @@
 import { assert, describe, it } from "@effect/vitest"
 import { piecesOf } from "../../../src/Layers/internal/sql/dialect.ts"
+import { mysql } from "../../../src/Layers/internal/sql/mysql.ts"
 import { postgres } from "../../../src/Layers/internal/sql/postgres.ts"
 import { sqlite } from "../../../src/Layers/internal/sql/sqlite.ts"
 
@@ -7,12 +8,14 @@ const location = { schema: undefined, tablePrefix: "effect_events_" }
 
 describe("SQL dialects", () => {
   it("have the same statements in the same order, so that they can be read side by side", () => {
-    assert.deepStrictEqual(Object.keys(sqlite(location)), Object.keys(postgres(location)))
+    for (const dialect of [mysql, sqlite]) {
+      assert.deepStrictEqual(Object.keys(dialect(location)), Object.keys(postgres(location)))
+    }
   })
 
   it("have the same migrations", () => {
     const steps = (dialect: ReturnType<typeof postgres>) => dialect.migrations.map(({ id, name }) => ({ id, name }))
-    assert.deepStrictEqual(steps(sqlite(location)), steps(postgres(location)))
+    for (const dialect of [mysql, sqlite]) assert.deepStrictEqual(steps(dialect(location)), steps(postgres(location)))
   })
 
   it("insert any number of rows with at most nine texts, in order", () => {

@@ -10,7 +10,17 @@ import * as Statement from "effect/sql/Statement"
 import * as SqlStore from "../../../src/Layers/SqlStore.ts"
 import type { MessageStore } from "../../../src/MessageStore.ts"
 import { requireOrSkip } from "../../support/services.ts"
-import { freshFile, freshSchema, instance, postgresInstance, reasonOf, row, sqliteInstance } from "./databases.ts"
+import {
+  freshFile,
+  freshSchema,
+  instance,
+  type MysqlServer,
+  mysqlServers,
+  postgresInstance,
+  reasonOf,
+  row,
+  sqliteInstance
+} from "./databases.ts"
 
 /** A store works if a row goes through it. */
 const works = Effect.fnUntraced(function*(store: MessageStore["Service"]) {
@@ -85,6 +95,65 @@ describe.skipIf(requireOrSkip("postgres"))("migrations on Postgres", () => {
       assert.throws(() => SqlStore.migrations("pg", { schema: evil }), "schema name")
     }))
 })
+
+const onMysql = ({ freshDatabase, instance: mysqlInstance }: MysqlServer): void => {
+  it.live("eight instances that start at once create the tables once", () =>
+    Effect.gen(function*() {
+      const database = yield* freshDatabase
+      const instances = yield* Effect.all(
+        Array.from({ length: 8 }, () => mysqlInstance(database, { maxConnections: 1 })),
+        { concurrency: "unbounded" }
+      )
+      const { sql, store } = instances[7]!
+      yield* works(store)
+      assert.lengthOf(yield* sql`select * from effect_events_migrations`, 1)
+    }))
+
+  it.live("what was cut off in the middle is made whole by the next start", () =>
+    Effect.gen(function*() {
+      const database = yield* freshDatabase
+      const { sql } = yield* mysqlInstance(database, {}, { tablePrefix: "other_" })
+      for (const text of SqlStore.migrations("mysql")[0]!.sql.split(";\n\n").slice(0, 2)) yield* sql.unsafe(text)
+      yield* works((yield* mysqlInstance(database)).store)
+    }))
+
+  it.live("what migrations() prints can be applied by hand, twice, and given back to the Layer later", () =>
+    Effect.gen(function*() {
+      const database = yield* freshDatabase
+      const { sql } = yield* mysqlInstance(database)
+      const printed = SqlStore.migrations("mysql", { tablePrefix: "shop_" })
+      yield* apply(sql, printed)
+      yield* apply(sql, printed)
+      const byHand = yield* mysqlInstance(database, {}, { tablePrefix: "shop_", migrate: false })
+      yield* works(byHand.store)
+      const { store } = yield* mysqlInstance(database, {}, { tablePrefix: "shop_" })
+      assert.lengthOf(yield* store.outbox.read({ parts: [0], limit: 10 }), 1)
+    }))
+
+  it.live("without tables and without migrating, the Layer fails with TablesMissing and names them", () =>
+    Effect.gen(function*() {
+      const reason = yield* reasonOf(mysqlInstance(yield* freshDatabase, {}, { migrate: false }))
+      assert.strictEqual(reason._tag, "TablesMissing")
+      assert.include(reason.message, "effect_events_inbox")
+    }))
+
+  it.live("a table that disappears later is TablesMissing too", () =>
+    Effect.gen(function*() {
+      const { sql, store } = yield* mysqlInstance(yield* freshDatabase)
+      yield* sql`drop table effect_events_outbox`
+      assert.strictEqual((yield* reasonOf(store.outbox.append([row()])))._tag, "TablesMissing")
+    }))
+
+  it.live("a schema on MySQL is refused with a way out", () =>
+    Effect.gen(function*() {
+      const reason = yield* reasonOf(mysqlInstance(yield* freshDatabase, {}, { schema: "messaging" }))
+      assert.include(reason.message, "put it into the table prefix")
+    }))
+}
+
+for (const server of mysqlServers) {
+  describe.skipIf(server.skip)(`migrations on ${server.name}`, () => onMysql(server))
+}
 
 describe("migrations on SQLite", () => {
   it.live("eight instances that start at once create the tables once", () =>
@@ -165,24 +234,24 @@ describe("migrations on SQLite", () => {
 describe("other databases", () => {
   it.live("a database that is not supported is refused, with those that are", () =>
     Effect.gen(function*() {
-      const mysql = Layer.effect(
+      const mssql = Layer.effect(
         SqlClient.SqlClient,
         SqlClient.make({
           acquirer: Effect.die(new Error("no connection should be asked for")),
           compiler: Statement.makeCompiler({
-            dialect: "mysql",
+            dialect: "mssql",
             placeholder: () => "?",
             onIdentifier: Statement.defaultEscape("`"),
             onCustom: () => ["", []],
             onRecordUpdate: () => ["", []]
           }),
-          driver: "mysql2",
+          driver: "mssql",
           spanAttributes: []
         })
       ).pipe(Layer.provide(Reactivity.layer))
-      const reason = yield* reasonOf(instance(mysql))
+      const reason = yield* reasonOf(instance(mssql))
       assert.strictEqual(reason._tag, "StoreFailed")
-      assert.include(reason.message, "mysql")
-      assert.include(reason.message, "pg or sqlite")
+      assert.include(reason.message, "mssql")
+      assert.include(reason.message, "pg, mysql, sqlite")
     }))
 })

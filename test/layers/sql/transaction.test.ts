@@ -8,7 +8,17 @@ import * as SqlClient from "effect/sql/SqlClient"
 import * as SqlError from "effect/sql/SqlError"
 import { isMessageStoreError } from "../../../src/MessageStore.ts"
 import { requireOrSkip } from "../../support/services.ts"
-import { freshFile, freshSchema, type Instance, postgresInstance, reasonOf, row, sqliteInstance } from "./databases.ts"
+import {
+  freshFile,
+  freshSchema,
+  type Instance,
+  type MysqlServer,
+  mysqlServers,
+  postgresInstance,
+  reasonOf,
+  row,
+  sqliteInstance
+} from "./databases.ts"
 
 /** One connection, so that whatever a failed transaction leaves behind meets the next one. */
 const onPostgres = Effect.gen(function*() {
@@ -20,6 +30,9 @@ const onPostgres = Effect.gen(function*() {
   return { sql, store }
 })
 
+const onMysql = ({ freshDatabase, instance }: MysqlServer) =>
+  Effect.flatMap(freshDatabase, (database) => instance(database, { maxConnections: 1 }))
+
 const onSqlite = Effect.gen(function*() {
   const { sql, store } = yield* sqliteInstance(yield* freshFile)
   yield* sql`pragma foreign_keys = on`
@@ -28,7 +41,7 @@ const onSqlite = Effect.gen(function*() {
 
 const count = ({ store }: Instance) => Effect.map(store.outbox.read({ parts: [0], limit: 10 }), (rows) => rows.length)
 
-/** A COMMIT that fails: a foreign key that is checked only then. */
+/** Lets inserts into `child` fail at COMMIT, by a foreign key that is checked only then; MySQL has none. */
 const withDeferredKey = ({ sql }: Instance) =>
   Effect.andThen(
     sql`create table parent (id integer primary key)`,
@@ -37,27 +50,31 @@ const withDeferredKey = ({ sql }: Instance) =>
 
 const databases = [
   { name: "Postgres", open: onPostgres, skip: requireOrSkip("postgres") },
+  ...mysqlServers.map((server) => ({ name: server.name, open: onMysql(server), skip: server.skip })),
   { name: "SQLite", open: onSqlite, skip: false }
 ]
 
 for (const { name, open, skip } of databases) {
   describe.skipIf(skip)(`transaction on ${name}`, () => {
-    it.live("a failed COMMIT is a MessageStoreError, keeps nothing, and leaves the connection usable", () =>
-      Effect.gen(function*() {
-        const db = yield* open
-        yield* withDeferredKey(db)
-        const orphan = db.store.transaction(
-          Effect.andThen(db.store.outbox.append([row()]), db.sql`insert into child (parent_id) values (1)`)
-        )
-        for (let attempt = 0; attempt < 2; attempt++) {
-          const reason = yield* reasonOf(orphan)
-          assert.strictEqual(reason._tag, "StoreFailed")
-          assert.include(reason.message, "commit a transaction")
-          assert.strictEqual(yield* count(db), 0)
-        }
-        yield* db.store.transaction(db.store.outbox.append([row()]))
-        assert.strictEqual(yield* count(db), 1)
-      }))
+    it.live.skipIf(mysqlServers.some((server) => server.name === name))(
+      "a failed COMMIT is a MessageStoreError, keeps nothing, and leaves the connection usable",
+      () =>
+        Effect.gen(function*() {
+          const db = yield* open
+          yield* withDeferredKey(db)
+          const orphan = db.store.transaction(
+            Effect.andThen(db.store.outbox.append([row()]), db.sql`insert into child (parent_id) values (1)`)
+          )
+          for (let attempt = 0; attempt < 2; attempt++) {
+            const reason = yield* reasonOf(orphan)
+            assert.strictEqual(reason._tag, "StoreFailed")
+            assert.include(reason.message, "commit a transaction")
+            assert.strictEqual(yield* count(db), 0)
+          }
+          yield* db.store.transaction(db.store.outbox.append([row()]))
+          assert.strictEqual(yield* count(db), 1)
+        })
+    )
 
     it.live("the body's own SqlError comes out as it is, and its rows are gone", () =>
       Effect.gen(function*() {
@@ -186,6 +203,138 @@ describe.skipIf(requireOrSkip("postgres"))("transaction on Postgres, under its o
       assert.lengthOf(yield* store.leases.free, 64)
     }))
 })
+
+const rulesOfMysql = (server: MysqlServer): void => {
+  const open = Effect.flatMap(server.freshDatabase, (database) => server.instance(database))
+
+  /** Two rows that two transactions lock in opposite order; each notes what it has done. */
+  const accounts = Effect.fnUntraced(function*({ sql }: Instance) {
+    yield* sql`create table account (name varchar(20) not null primary key, entries int not null)`
+    yield* sql`insert into account (name, entries) values ('a', 0), ('b', 0), ('before', 0), ('after', 0)`
+    return {
+      enter: (name: string) => sql`update account set entries = entries + 1 where name = ${name}`,
+      entries: Effect.map(
+        sql<{ readonly name: string; readonly entries: number }>`select name, entries from account`,
+        (rows) => Object.fromEntries(rows.map(({ entries, name }) => [name, entries]))
+      )
+    }
+  })
+
+  it.live("of a transaction that a deadlock has ended nothing stays, also if its error was swallowed", () =>
+    Effect.gen(function*() {
+      const db = yield* open
+      const { enter, entries } = yield* accounts(db)
+      yield* db.sql`create table note (text varchar(20) not null)`
+      const held = [yield* Deferred.make<void>(), yield* Deferred.make<void>()] as const
+      const swallowed: Array<unknown> = []
+      const cross = (mine: 0 | 1) =>
+        db.store.transaction(Effect.gen(function*() {
+          yield* db.store.outbox.append([row()])
+          yield* enter(mine === 0 ? "a" : "b")
+          yield* Deferred.succeed(held[mine], undefined)
+          yield* Deferred.await(held[1 - mine]!)
+          yield* Effect.catch(enter(mine === 0 ? "b" : "a"), (error) => Effect.sync(() => swallowed.push(error)))
+          // By itself, it would stay.
+          yield* db.sql`insert into note (text) values (${mine})`
+        }))
+      const ends = yield* Effect.all([Effect.result(cross(0)), Effect.result(cross(1))], { concurrency: 2 })
+      assert.lengthOf(swallowed, 1)
+      assert.isTrue(db.store.isConflict(swallowed[0]))
+      const failed = ends.filter((end) => end._tag === "Failure").map((end) => end.failure)
+      assert.lengthOf(failed, 1)
+      assert.isTrue(db.store.isConflict(failed[0]))
+      assert.include(String(failed[0]), "deadlock whose error was swallowed")
+      const after = yield* entries
+      assert.deepStrictEqual([after.a, after.b], [1, 1])
+      assert.strictEqual(yield* count(db), 1)
+      assert.lengthOf(yield* db.sql`select text from note`, 1)
+    }))
+
+  it.live("a statement that commits by itself fails the transaction, and what follows it is undone", () =>
+    Effect.gen(function*() {
+      const db = yield* open
+      const { enter, entries } = yield* accounts(db)
+      const reason = yield* reasonOf(db.store.transaction(Effect.gen(function*() {
+        yield* enter("before")
+        yield* db.sql`create table by_itself (id int)`
+        yield* enter("after")
+        yield* db.store.outbox.append([row()])
+      })))
+      assert.strictEqual(reason._tag, "Conflict")
+      assert.include(reason.message, "CREATE TABLE")
+      assert.deepStrictEqual(yield* entries, { a: 0, b: 0, before: 1, after: 0 })
+      assert.strictEqual(yield* count(db), 0)
+    }))
+
+  it.live("leaves its connection as it was, however it ended", () =>
+    Effect.gen(function*() {
+      const db = yield* onMysql(server)
+      const { enter } = yield* accounts(db)
+      const settings = Effect.map(
+        db.sql<{ readonly autocommit: number; readonly level: string }>`select @@autocommit as autocommit`,
+        ([found]) => Number(found!.autocommit)
+      )
+      yield* db.store.transaction(enter("a"))
+      assert.strictEqual(yield* settings, 1)
+      yield* Effect.flip(db.store.transaction(Effect.andThen(enter("a"), Effect.fail("no"))))
+      assert.strictEqual(yield* settings, 1)
+      yield* Effect.exit(db.store.transaction(Effect.die("no")))
+      assert.strictEqual(yield* settings, 1)
+      const within = yield* Deferred.make<void>()
+      const fiber = yield* Effect.forkScoped(
+        db.store.transaction(Effect.andThen(Deferred.succeed(within, undefined), Effect.never))
+      )
+      yield* Deferred.await(within)
+      yield* Fiber.interrupt(fiber)
+      assert.strictEqual(yield* settings, 1)
+      yield* Effect.flip(db.store.transaction(db.sql`rollback`))
+      assert.strictEqual(yield* settings, 1)
+      for (let n = 0; n < 50; n++) {
+        const soon = yield* Effect.forkScoped(db.store.transaction(enter("a")))
+        for (let i = 0; i < n; i++) yield* Effect.yieldNow
+        yield* Fiber.interrupt(soon)
+      }
+      assert.strictEqual(yield* settings, 1)
+    }))
+
+  it.live("READ COMMITTED is used whatever the session's default is", () =>
+    Effect.gen(function*() {
+      const { sql, store } = yield* onMysql(server)
+      yield* sql`set session transaction isolation level serializable`
+      yield* sql`create table seen (n int)`
+      const other = yield* server.instance((yield* sql<{ name: string }>`select database() as name`)[0]!.name)
+      const counted = Effect.map(sql`select n from seen`, (rows) => rows.length)
+      const [first, second] = yield* store.transaction(Effect.gen(function*() {
+        const first = yield* counted
+        yield* other.sql`insert into seen (n) values (1)`
+        return [first, yield* counted] as const
+      }))
+      assert.deepStrictEqual([first, second], [0, 1])
+    }))
+
+  it.live("a connection that dies inside a transaction is StoreUnreachable, and never hides the body's own error", () =>
+    Effect.gen(function*() {
+      const { sql, store } = yield* onMysql(server)
+      const die = Effect.flatMap(
+        sql<{ id: number }>`select connection_id() as id`,
+        ([found]) => Effect.ignore(sql.unsafe(`kill ${Number(found!.id)}`))
+      )
+      const claiming = yield* reasonOf(store.transaction(Effect.andThen(die, store.inbox.claim(1, [row().messageKey]))))
+      assert.strictEqual(claiming._tag, "StoreUnreachable")
+      const committing = yield* reasonOf(store.transaction(die))
+      assert.strictEqual(committing._tag, "StoreUnreachable")
+      const exit = yield* Effect.exit(store.transaction(Effect.andThen(die, Effect.fail("mine"))))
+      const errors = Exit.isFailure(exit)
+        ? exit.cause.reasons.map((reason) => Cause.isFailReason(reason) ? reason.error : "no failure")
+        : []
+      assert.strictEqual(errors[0], "mine")
+      assert.lengthOf(yield* store.leases.free, 64)
+    }))
+}
+
+for (const server of mysqlServers) {
+  describe.skipIf(server.skip)(`transaction on ${server.name}, under its own rules`, () => rulesOfMysql(server))
+}
 
 describe("transaction on SQLite, under its own rules", () => {
   it.live("the write lock is taken at once, and a lock that another process holds is a Conflict", () =>

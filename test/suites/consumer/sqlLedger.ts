@@ -11,6 +11,7 @@ export const sqlLedger = Layer.effect(
     const sql = yield* SqlClient.SqlClient
     yield* sql.onDialectOrElse({
       pg: () => sql`create table ledger (id bigint generated always as identity primary key, page text, line text)`,
+      mysql: () => sql`create table ledger (id bigint auto_increment primary key, page text, line text)`,
       orElse: () => sql`create table ledger (id integer primary key autoincrement, page text, line text)`
     })
     return Ledger.of({

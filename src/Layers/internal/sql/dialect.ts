@@ -3,11 +3,11 @@
  * implements all of them.
  *
  * Owns: the list of statements and what each must hold. Invariant:
- * `postgres.ts` and `sqlite.ts` have the members below in this order (a test
- * compares), so two dialects can be read side by side, and no other file knows
- * which database it talks to. Texts are built once, from validated identifiers
- * and placeholders only; every value is a bound parameter, and a text is the
- * same for every call, so that a prepared statement is found again.
+ * `postgres.ts`, `mysql.ts` and `sqlite.ts` have the members below in this
+ * order (a test compares), so that they can be read side by side, and no other
+ * file knows which database it talks to. Texts are built once, from validated
+ * identifiers and placeholders only; every value is a bound parameter, and a
+ * text is the same for every call, so that a prepared statement is found again.
  *
  * The statements were raced against each other on live databases before they
  * were written here; "without it" says what went wrong there.
@@ -15,6 +15,8 @@
  * @internal
  */
 import type * as Arr from "effect/Array"
+import * as Effect from "effect/Effect"
+import type * as SqlError from "effect/sql/SqlError"
 import type { Lease, OutboxRow, StoredRow } from "../../../MessageStore.ts"
 
 /** A statement's text with its bound values. */
@@ -26,6 +28,20 @@ export interface Query {
 /** A result row as the driver hands it over; integers come as number or bigint. */
 export type Row = Readonly<Record<string, unknown>>
 
+/** Runs statements where the calling fiber is: in its transaction, if it is in one. */
+export interface Runner {
+  readonly rows: (query: Query) => Effect.Effect<ReadonlyArray<Row>, SqlError.SqlError>
+  /** Runs several statements on one connection, in a transaction: the fiber's, or one of their own. */
+  readonly together: <A>(program: Effect.Effect<A, SqlError.SqlError>) => Effect.Effect<A, SqlError.SqlError>
+}
+
+/** What takes one statement on some databases, and several on others. */
+export type Program<A> = (run: Runner) => Effect.Effect<A, SqlError.SqlError>
+
+/** A program of one statement. */
+export const single = <A>(query: Query, shape: (rows: ReadonlyArray<Row>) => A): Program<A> => (run) =>
+  Effect.map(run.rows(query), shape)
+
 /** One step of the schema, as single statements: no driver here runs two in one call. */
 export interface MigrationScript {
   readonly id: number
@@ -33,10 +49,27 @@ export interface MigrationScript {
   readonly statements: ReadonlyArray<string>
 }
 
+/** A lock of the connection. */
+export interface MigrationLock {
+  /** Waits for it: `{ count }`, 1 if it was got. */
+  readonly take: Query
+  readonly giveBack: Query
+}
+
 /** Where the tables are. `SqlStore.make` has checked that both names are identifiers. */
 export interface Location {
   readonly schema: string | undefined
   readonly tablePrefix: string
+}
+
+/** Texts of several statements each, for the connection of a transaction. */
+export interface Guard {
+  /** After BEGIN. */
+  readonly enter: string
+  /** Before COMMIT; fails if the transaction is no longer the one that was entered. */
+  readonly leave: string
+  /** Before ROLLBACK. */
+  readonly abandon: string
 }
 
 /** Most rows that one insert carries. */
@@ -60,6 +93,14 @@ export interface Dialect {
   readonly begin: string
 
   /**
+   * What a transaction runs first and last, where the server may end one behind
+   * its back; `undefined` where it answers all that follows with an error.
+   * Without it, what a handler writes after a deadlock that it swallowed stays,
+   * and what it wrote before is gone.
+   */
+  readonly guard: Guard | undefined
+
+  /**
    * Whether the driver runs its statements on the event loop's own thread. Then
    * a fiber never waits for the database, and a busy loop of transactions would
    * let no timer and no signal through: each transaction yields before it begins.
@@ -74,6 +115,12 @@ export interface Dialect {
 
   /** The Migrator's own table, unquoted, as `sql(name)` takes it. */
   readonly migrationsTable: string
+
+  /**
+   * Lets one instance migrate at a time where statements of a schema commit by
+   * themselves, so that a transaction cannot; `undefined` where one can.
+   */
+  readonly migrationLock: MigrationLock | undefined
 
   /** Names of all tables, for messages. */
   readonly tableNames: ReadonlyArray<string>
@@ -97,17 +144,14 @@ export interface Dialect {
 
   /**
    * Deletes exactly the rows given, of parts that `owner` still holds under
-   * the epoch given, and holds off a take-over while it does; `removed` counts.
-   * Without the fence, an owner that froze deletes beside its successor.
+   * the epoch given, and holds off a take-over while it does; returns how many
+   * went. Without the fence, an owner that froze deletes beside its successor.
    */
   readonly deleteRows: (
     owner: string,
     leases: ReadonlyArray<Lease>,
     rows: ReadonlyArray<{ readonly part: number; readonly id: bigint }>
-  ) => Query
-
-  /** How many rows `deleteRows` or `pruneMarks` removed, from what it returned. */
-  readonly removed: (rows: ReadonlyArray<Row>) => number
+  ) => Program<number>
 
   /** Says that an owner lives, on the database's clock: clocks of machines differ. */
   readonly announceOwner: (owner: string, ttlMillis: number) => Query
@@ -141,26 +185,23 @@ export interface Dialect {
   /** The number of a handler, if it has one: `{ id }`. */
   readonly findConsumer: (group: string, handler: string) => Query
 
-  /** Gives a handler its number, or returns the one that somebody else has just given: `{ id }`. */
-  readonly registerConsumer: (group: string, handler: string) => Query
+  /** Gives a handler its number, or returns the one that somebody else has just given. */
+  readonly registerConsumer: (group: string, handler: string) => Program<number>
 
   /**
-   * Inserts marks and returns those that are new: `{ message_key }`. Keys come
-   * sorted: unsorted, two transactions that share keys deadlock. Waits for a
-   * transaction that holds the same key.
+   * Inserts marks and returns the keys of those that are new, as lower-case
+   * UUID text. Keys come sorted: unsorted, two transactions that share keys
+   * deadlock. Waits for a transaction that holds the same key.
    */
-  readonly claimKeys: (consumer: number, sortedKeys: ReadonlyArray<string>) => Query
-
-  /** A claimed key in the form in which it was given: lower-case UUID text. */
-  readonly claimedKey: (row: Row) => string
+  readonly claimKeys: (consumer: number, sortedKeys: ReadonlyArray<string>) => Program<ReadonlyArray<string>>
 
   /**
    * Deletes up to `pruneChunk` marks that are older than this, oldest first;
-   * `removed` counts. Goes by the index on the time: keys are time-ordered only
-   * where they are UUIDv7, a hashed one looks like any other, so no bound on
-   * the key fits both.
+   * returns how many went. Goes by the index on the time: keys are time-ordered
+   * only where they are UUIDv7, a hashed one looks like any other, so no bound
+   * on the key fits both.
    */
-  readonly pruneMarks: (retentionMillis: number) => Query
+  readonly pruneMarks: (retentionMillis: number) => Program<number>
 }
 
 /**
@@ -177,3 +218,19 @@ export const piecesOf = <A>(items: ReadonlyArray<A>): ReadonlyArray<ReadonlyArra
   }
   return pieces
 }
+
+/** `[[part, n], …]`; `JSON.stringify` refuses bigints. */
+export const pairs = (values: ReadonlyArray<readonly [number, bigint]>): string =>
+  `[${values.map(([part, n]) => `[${part},${n}]`).join(",")}]`
+
+/** The text form of a UUID that the database shows in hexadecimal. */
+export const uuidOf = (hex: unknown): string => {
+  const lower = String(hex).toLowerCase()
+  return `${lower.slice(0, 8)}-${lower.slice(8, 12)}-${lower.slice(12, 16)}-${lower.slice(16, 20)}-${lower.slice(20)}`
+}
+
+/** The `id` of the only row. */
+export const idOf = ([row]: ReadonlyArray<Row>): number => Number(row?.id)
+
+/** The `count` of a row that counts. */
+export const countOf = ([row]: ReadonlyArray<Row>): number => Number(row?.count)

@@ -45,6 +45,38 @@ const byPostgresCode: { readonly [code: string]: ReasonTag } = {
   "3F000": "TablesMissing"
 }
 
+/** Error numbers of MySQL and MariaDB. */
+const byMysqlNumber: { readonly [errno: number]: ReasonTag } = {
+  1020: "Conflict",
+  1205: "Conflict",
+  1213: "Conflict",
+  3572: "Conflict",
+  1040: "StoreUnreachable",
+  1049: "StoreUnreachable",
+  1053: "StoreUnreachable",
+  1203: "StoreUnreachable",
+  1290: "StoreUnreachable",
+  1792: "StoreUnreachable",
+  1836: "StoreUnreachable",
+  1927: "StoreUnreachable",
+  2006: "StoreUnreachable",
+  2013: "StoreUnreachable",
+  1044: "StoreDenied",
+  1045: "StoreDenied",
+  1142: "StoreDenied",
+  1143: "StoreDenied",
+  1227: "StoreDenied",
+  1698: "StoreDenied",
+  1146: "TablesMissing"
+}
+
+/** What sockets, and mysql2, say of a connection; the codes of Postgres and of SQLite are others. */
+const lostConnection =
+  /^(ECONN|EPIPE|ETIMEDOUT|EHOST|ENET|ENOTFOUND|EAI_|PROTOCOL_CONNECTION_LOST|PROTOCOL_SEQUENCE_TIMEOUT|POOL_CLOSED)/
+
+/** The savepoint at the start of a transaction is gone, and with it the transaction. */
+const endedBehindItsBack = /SAVEPOINT effect_events does not exist/
+
 /** Primary result codes of SQLite: the low byte of an extended one. */
 const bySqliteCode: { readonly [code: number]: ReasonTag } = {
   3: "StoreDenied",
@@ -75,11 +107,25 @@ const sqliteCode = (cause: unknown): number | undefined => {
   }
 }
 
+const mysqlTag = (cause: unknown): ReasonTag | undefined => {
+  if (Predicate.hasProperty(cause, "sqlState") && Predicate.hasProperty(cause, "errno")) {
+    const known = byMysqlNumber[Number(cause.errno)]
+    if (known !== undefined) return known
+    if (endedBehindItsBack.test(stringAt(cause, "message") ?? "")) return "Conflict"
+  }
+  return Predicate.hasProperty(cause, "fatal") && cause.fatal === true ? "StoreUnreachable" : undefined
+}
+
 const tagOf = (reason: SqlError.SqlErrorReason): ReasonTag => {
   const code = stringAt(reason.cause, "code")
   const byCode = code === undefined ? undefined : byPostgresCode[code] ?? byPostgresCode[code.slice(0, 2)]
   if (byCode !== undefined) {
     return byCode
+  }
+  const byDriver = mysqlTag(reason.cause) ??
+    (code !== undefined && lostConnection.test(code) ? "StoreUnreachable" : undefined)
+  if (byDriver !== undefined) {
+    return byDriver
   }
   const known = byReason[reason._tag]
   if (known !== undefined) {
@@ -94,6 +140,10 @@ const tagOf = (reason: SqlError.SqlErrorReason): ReasonTag => {
 
 /** The server's own words; the driver's ("Query failed") say less. */
 const detailOf = (reason: SqlError.SqlErrorReason): string => {
+  if (endedBehindItsBack.test(stringAt(reason.cause, "message") ?? "")) {
+    return "the server had ended the transaction before, by a deadlock whose error was swallowed, " +
+      "or by a statement that commits by itself, such as CREATE TABLE"
+  }
   const said = stringAt(reason.cause, "message") || reason.message || reason._tag
   const code = stringAt(reason.cause, "code")
   return code === undefined || code === "ERR_SQLITE_ERROR" || said.includes(code) ? said : `${said} (${code})`

@@ -14,7 +14,7 @@
  * @internal
  */
 import { parts } from "../../../MessageStore.ts"
-import { type Dialect, type Location, maxRows, pruneChunk, type Row } from "./dialect.ts"
+import { countOf, type Dialect, idOf, type Location, maxRows, pruneChunk, type Row, single } from "./dialect.ts"
 
 /**
  * An array parameter. A driver takes the element type from the values, so an
@@ -89,6 +89,8 @@ select count(*)::int as count from gone`
 
     begin: "BEGIN ISOLATION LEVEL READ COMMITTED",
 
+    guard: undefined,
+
     synchronous: false,
 
     // "create schema if not exists" asks for rights on the database even where the schema exists
@@ -145,6 +147,8 @@ end $$`
 
     migrationsTable: (schema === undefined ? "" : `${schema}.`) + `${tablePrefix}migrations`,
 
+    migrationLock: undefined,
+
     tableNames,
 
     findTables: {
@@ -185,18 +189,17 @@ join pg_catalog.pg_namespace n on n.oid = c.relnamespace`,
       payload: row.payload as Uint8Array | null
     }),
 
-    deleteRows: (owner, leases, rows) => ({
-      sql: deleteText,
-      params: [
-        leases.map((held) => held.part),
-        leases.map((held) => held.epoch),
-        owner,
-        rows.map((row) => row.part),
-        rows.map((row) => row.id)
-      ]
-    }),
-
-    removed: ([row]) => Number(row?.count),
+    deleteRows: (owner, leases, rows) =>
+      single({
+        sql: deleteText,
+        params: [
+          leases.map((held) => held.part),
+          leases.map((held) => held.epoch),
+          owner,
+          rows.map((row) => row.part),
+          rows.map((row) => row.id)
+        ]
+      }, countOf),
 
     announceOwner: (owner, ttlMillis) => ({ sql: announceText, params: [owner, ttlMillis] }),
 
@@ -225,16 +228,16 @@ join pg_catalog.pg_namespace n on n.oid = c.relnamespace`,
       params: [group, handler]
     }),
 
-    registerConsumer: (group, handler) => ({
-      sql: `insert into ${consumer} (consumer_group, handler) values ($1, $2)
+    registerConsumer: (group, handler) =>
+      single({
+        sql: `insert into ${consumer} (consumer_group, handler) values ($1, $2)
 on conflict (consumer_group, handler) do update set handler = excluded.handler returning id`,
-      params: [group, handler]
-    }),
+        params: [group, handler]
+      }, idOf),
 
-    claimKeys: (of, sortedKeys) => ({ sql: claimText, params: [of, sortedKeys] }),
+    claimKeys: (of, sortedKeys) =>
+      single({ sql: claimText, params: [of, sortedKeys] }, (rows) => rows.map((row) => row.message_key as string)),
 
-    claimedKey: (row: Row) => row.message_key as string,
-
-    pruneMarks: (retentionMillis) => ({ sql: pruneText, params: [retentionMillis] })
+    pruneMarks: (retentionMillis) => single({ sql: pruneText, params: [retentionMillis] }, countOf)
   }
 }

@@ -14,13 +14,11 @@
  * @internal
  */
 import { parts } from "../../../MessageStore.ts"
-import { type Dialect, type Location, piecesOf, pruneChunk, type Row } from "./dialect.ts"
+import { type Dialect, idOf, type Location, pairs, piecesOf, pruneChunk, type Row, single, uuidOf } from "./dialect.ts"
 
 const now = "cast(unixepoch('subsec') * 1000 as integer)"
 
-/** `[[part, n], …]`; `JSON.stringify` refuses bigints. */
-const pairs = (values: ReadonlyArray<readonly [number, bigint]>): string =>
-  `[${values.map(([part, n]) => `[${part},${n}]`).join(",")}]`
+const lengthOf = (rows: ReadonlyArray<Row>): number => rows.length
 
 /** @internal */
 export const sqlite = ({ tablePrefix }: Location): Dialect => {
@@ -70,15 +68,12 @@ on conflict do nothing returning hex(message_key) as message_key`
   select consumer, message_key from ${inbox} where processed_at <= ${now} - ? order by processed_at limit ${pruneChunk}
 ) returning 1`
 
-  const uuid = (hex: string): string => {
-    const lower = hex.toLowerCase()
-    return `${lower.slice(0, 8)}-${lower.slice(8, 12)}-${lower.slice(12, 16)}-${lower.slice(16, 20)}-${lower.slice(20)}`
-  }
-
   return {
     name: "sqlite",
 
     begin: "BEGIN IMMEDIATE",
+
+    guard: undefined,
 
     synchronous: true,
 
@@ -129,6 +124,8 @@ insert or ignore into ${lease} (part) select part from n`,
 
     migrationsTable: `${tablePrefix}migrations`,
 
+    migrationLock: undefined,
+
     tableNames,
 
     findTables: {
@@ -155,23 +152,22 @@ where type = 'table' and name in (select value from json_each(?))`,
     storedRow: (row: Row) => ({
       part: Number(row.part),
       id: BigInt(row.id as number | bigint),
-      messageKey: uuid(row.message_id as string),
+      messageKey: uuidOf(row.message_id),
       topic: row.topic as string,
       key: row.key as string | null,
       headers: JSON.parse(row.headers as string) as { readonly [name: string]: string },
       payload: row.payload as Uint8Array | null
     }),
 
-    deleteRows: (owner, leases, rows) => ({
-      sql: deleteText,
-      params: [
-        pairs(rows.map((row) => [row.part, row.id])),
-        pairs(leases.map((held) => [held.part, held.epoch])),
-        owner
-      ]
-    }),
-
-    removed: (rows) => rows.length,
+    deleteRows: (owner, leases, rows) =>
+      single({
+        sql: deleteText,
+        params: [
+          pairs(rows.map((row) => [row.part, row.id])),
+          pairs(leases.map((held) => [held.part, held.epoch])),
+          owner
+        ]
+      }, lengthOf),
 
     announceOwner: (owner, ttlMillis) => ({ sql: announceText, params: [owner, ttlMillis] }),
 
@@ -204,16 +200,19 @@ where owner = ? and part in (select value from json_each(?))`,
       params: [group, handler]
     }),
 
-    registerConsumer: (group, handler) => ({
-      sql: `insert into ${consumer} (consumer_group, handler) values (?, ?)
+    registerConsumer: (group, handler) =>
+      single({
+        sql: `insert into ${consumer} (consumer_group, handler) values (?, ?)
 on conflict (consumer_group, handler) do update set handler = excluded.handler returning id`,
-      params: [group, handler]
-    }),
+        params: [group, handler]
+      }, idOf),
 
-    claimKeys: (of, sortedKeys) => ({ sql: claimText, params: [of, JSON.stringify(sortedKeys)] }),
+    claimKeys: (of, sortedKeys) =>
+      single(
+        { sql: claimText, params: [of, JSON.stringify(sortedKeys)] },
+        (rows) => rows.map((row) => uuidOf(row.message_key))
+      ),
 
-    claimedKey: (row: Row) => uuid(row.message_key as string),
-
-    pruneMarks: (retentionMillis) => ({ sql: pruneText, params: [retentionMillis] })
+    pruneMarks: (retentionMillis) => single({ sql: pruneText, params: [retentionMillis] }, lengthOf)
   }
 }

@@ -12,21 +12,30 @@
 import * as Context from "effect/Context"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
-import type * as SqlClient from "effect/sql/SqlClient"
+import * as SqlClient from "effect/sql/SqlClient"
 import type * as MessageStore from "../../../MessageStore.ts"
-import { type Dialect, pruneChunk, type Query, type Row } from "./dialect.ts"
+import { countOf, type Dialect, idOf, type Program, pruneChunk, type Query, type Runner } from "./dialect.ts"
 import * as Errors from "./errors.ts"
 import * as Transaction from "./transaction.ts"
 import type { Wakeups } from "./wakeups.ts"
 
-type Rows = Effect.Effect<ReadonlyArray<Row>, MessageStore.MessageStoreError>
+type Ran<A> = Effect.Effect<A, MessageStore.MessageStoreError>
 
 /** Times cross as whole milliseconds; a lease must not end up shorter than asked. */
 const millis = (duration: Duration.Duration): number => Math.ceil(Duration.toMillis(duration))
 
-const makeRunners = (sql: SqlClient.SqlClient) => {
-  const run = (operation: string, query: Query): Rows =>
-    Effect.mapError(sql.unsafe<Row>(query.sql, query.params), (error) => Errors.fromSqlError(error, operation))
+const makeRunners = (sql: SqlClient.SqlClient, dialect: Dialect) => {
+  const runner: Runner = {
+    rows: (query) => sql.unsafe(query.sql, query.params),
+    together: (program) =>
+      Effect.withFiber((fiber) =>
+        Context.getOrUndefined(fiber.context, sql.transactionService) === undefined
+          ? Effect.provideService(sql.withTransaction(program), SqlClient.BeginTransaction, dialect.begin)
+          : program
+      )
+  }
+  const run = <A>(operation: string, program: Program<A>): Ran<A> =>
+    Effect.mapError(program(runner), (error) => Errors.fromSqlError(error, operation))
 
   /**
    * A fiber that outlives its transaction still has its connection in context.
@@ -43,11 +52,15 @@ const makeRunners = (sql: SqlClient.SqlClient) => {
 
   return {
     /** For what belongs to a business transaction. */
-    within: (operation: string, query: Query): Rows => Effect.andThen(alive(operation), run(operation, query)),
+    within: <A>(operation: string, program: Program<A>): Ran<A> =>
+      Effect.andThen(alive(operation), run(operation, program)),
     /** For what is run by the clock. */
-    quiet: (operation: string, query: Query): Rows => Effect.withTracerEnabled(run(operation, query), false)
+    quiet: <A>(operation: string, program: Program<A>): Ran<A> =>
+      Effect.withTracerEnabled(run(operation, program), false)
   }
 }
+
+const rowsOf = (query: Query) => ({ rows }: Runner) => rows(query)
 
 type Runners = ReturnType<typeof makeRunners>
 
@@ -58,48 +71,50 @@ const makeOutbox = (
   wakeups: Wakeups
 ): MessageStore.OutboxRows => ({
   append: (rows) =>
-    Effect.forEach(dialect.appendRows(rows), (query) => within("append to the outbox", query), { discard: true }).pipe(
+    Effect.forEach(dialect.appendRows(rows), (query) => within("append to the outbox", rowsOf(query)), {
+      discard: true
+    }).pipe(
       Effect.andThen(sql.afterCommit(wakeups.announce))
     ),
   read: ({ parts, limit }) =>
-    Effect.map(quiet("read the outbox", dialect.readRows(parts, limit)), (rows) => rows.map(dialect.storedRow)),
+    Effect.map(quiet("read the outbox", rowsOf(dialect.readRows(parts, limit))), (rows) => rows.map(dialect.storedRow)),
   remove: ({ owner, leases, rows }) =>
     leases.length === 0
       ? Effect.succeed(0)
-      : Effect.map(quiet("remove sent rows from the outbox", dialect.deleteRows(owner, leases, rows)), dialect.removed),
+      : quiet("remove sent rows from the outbox", dialect.deleteRows(owner, leases, rows)),
   wakeups: wakeups.subscribe
 })
 
 const makeLeases = (dialect: Dialect, { quiet }: Runners): MessageStore.Leases => ({
   beat: Effect.fnUntraced(function*(owner, ttl) {
-    yield* quiet("announce an outbox owner", dialect.announceOwner(owner, millis(ttl)))
-    yield* quiet("forget dead outbox owners", dialect.forgetDeadOwners)
-    const [row] = yield* quiet("count outbox owners", dialect.countOwners)
-    return Number(row?.count)
+    yield* quiet("announce an outbox owner", rowsOf(dialect.announceOwner(owner, millis(ttl))))
+    yield* quiet("forget dead outbox owners", rowsOf(dialect.forgetDeadOwners))
+    return countOf(yield* quiet("count outbox owners", rowsOf(dialect.countOwners)))
   }),
   free: Effect.map(
-    Effect.suspend(() => quiet("look for free outbox parts", dialect.freeParts)),
+    Effect.suspend(() => quiet("look for free outbox parts", rowsOf(dialect.freeParts))),
     (rows) => rows.map((row) => Number(row.part))
   ),
   hold: Effect.fnUntraced(function*({ owner, ttl, parts }) {
     if (parts.length > 0) {
-      yield* quiet("take outbox parts", dialect.takeParts(owner, millis(ttl), parts))
+      yield* quiet("take outbox parts", rowsOf(dialect.takeParts(owner, millis(ttl), parts)))
     }
-    const rows = yield* quiet("read outbox leases", dialect.ownedParts(owner))
+    const rows = yield* quiet("read outbox leases", rowsOf(dialect.ownedParts(owner)))
     return rows.map((row): MessageStore.Lease => ({
       part: Number(row.part),
       epoch: BigInt(row.epoch as number | bigint)
     }))
   }),
   release: (owner, parts) =>
-    parts.length === 0 ? Effect.void : Effect.asVoid(quiet("release outbox parts", dialect.releaseParts(owner, parts))),
-  leave: (owner) => Effect.asVoid(quiet("forget an outbox owner", dialect.forgetOwner(owner)))
+    parts.length === 0
+      ? Effect.void
+      : Effect.asVoid(quiet("release outbox parts", rowsOf(dialect.releaseParts(owner, parts)))),
+  leave: (owner) => Effect.asVoid(quiet("forget an outbox owner", rowsOf(dialect.forgetOwner(owner))))
 })
 
 const makeInbox = (sql: SqlClient.SqlClient, dialect: Dialect, { within, quiet }: Runners): MessageStore.Inbox => {
   const consumers = new Map<string, number>()
-  const pruneOnce = (retention: Duration.Duration) =>
-    Effect.map(quiet("prune the inbox", dialect.pruneMarks(millis(retention))), dialect.removed)
+  const pruneOnce = (retention: Duration.Duration) => quiet("prune the inbox", dialect.pruneMarks(millis(retention)))
 
   return {
     consumer: Effect.fnUntraced(function*(group, handler) {
@@ -108,11 +123,10 @@ const makeInbox = (sql: SqlClient.SqlClient, dialect: Dialect, { within, quiet }
       if (known !== undefined) {
         return known
       }
-      const [found] = yield* within("look up a handler", dialect.findConsumer(group, handler))
-      const [row] = found === undefined
-        ? yield* within("register a handler", dialect.registerConsumer(group, handler))
-        : [found]
-      const id = Number(row?.id)
+      const found = yield* within("look up a handler", rowsOf(dialect.findConsumer(group, handler)))
+      const id = found.length > 0
+        ? idOf(found)
+        : yield* within("register a handler", dialect.registerConsumer(group, handler))
       // a registration that is rolled back must not be remembered
       yield* sql.afterCommit(Effect.sync(() => consumers.set(name, id)))
       return id
@@ -120,7 +134,7 @@ const makeInbox = (sql: SqlClient.SqlClient, dialect: Dialect, { within, quiet }
     claim: (consumer, messageKeys) =>
       Effect.map(
         within("claim messages in the inbox", dialect.claimKeys(consumer, messageKeys.toSorted())),
-        (rows) => new Set(rows.map(dialect.claimedKey))
+        (keys) => new Set(keys)
       ),
     prune: Effect.fnUntraced(function*(retention) {
       let total = 0
@@ -142,7 +156,7 @@ export const make = (
   dialect: Dialect,
   wakeups: Wakeups
 ): MessageStore.MessageStore["Service"] => {
-  const runners = makeRunners(sql)
+  const runners = makeRunners(sql, dialect)
   return {
     dialect: dialect.name,
     transaction: Transaction.make(sql, dialect),

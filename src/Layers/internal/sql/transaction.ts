@@ -19,7 +19,7 @@ import * as Exit from "effect/Exit"
 import * as SqlClient from "effect/sql/SqlClient"
 import * as SqlError from "effect/sql/SqlError"
 import type { MessageStoreError } from "../../../MessageStore.ts"
-import type { Dialect } from "./dialect.ts"
+import type { Dialect, Guard } from "./dialect.ts"
 import * as Errors from "./errors.ts"
 
 const operationOf = (body: Exit.Exit<unknown, unknown> | undefined): string =>
@@ -52,6 +52,23 @@ const judge = <A, E>(
 }
 
 /**
+ * Puts what guards a transaction around its body. Nothing interrupts it: a
+ * connection must not go back to the pool as `enter` has left it.
+ */
+const guarding = (sql: SqlClient.SqlClient, { abandon, enter, leave }: Guard) => {
+  const run = (text: string) => Effect.asVoid(sql.unsafe(text).unprepared)
+  const giveUp = Effect.ignore(run(abandon))
+  const end = Effect.catchCause(run(leave), (cause) => Effect.andThen(giveUp, Effect.failCause(cause)))
+  return <A, E, R>(body: Effect.Effect<A, E, R>): Effect.Effect<A, E | SqlError.SqlError, R> =>
+    Effect.uninterruptibleMask((restore) =>
+      Effect.andThen(
+        run(enter),
+        Effect.onExitPrimitive(restore(body), (exit) => Exit.isSuccess(exit) ? end : giveUp)
+      )
+    )
+}
+
+/**
  * Begins with `begin`, unless the caller has chosen a `BeginTransaction` of
  * their own. The choice ends with the BEGIN: inside, other clients begin as
  * they always do.
@@ -59,7 +76,7 @@ const judge = <A, E>(
  * @internal
  */
 export const make =
-  (sql: SqlClient.SqlClient, { begin, synchronous }: Pick<Dialect, "begin" | "synchronous">) =>
+  (sql: SqlClient.SqlClient, { begin, guard, synchronous }: Pick<Dialect, "begin" | "guard" | "synchronous">) =>
   <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E | MessageStoreError, R> =>
     Effect.withFiber<A, E | MessageStoreError, R>((fiber) => {
       let body: Exit.Exit<A, E> | undefined
@@ -69,9 +86,11 @@ export const make =
       })
       const nested = Context.getOrUndefined(fiber.context, sql.transactionService) !== undefined
       const chosen = fiber.getRef(SqlClient.BeginTransaction)
+      // Of a transaction that somebody else has begun, only the part that is ours could be guarded.
+      const guarded = guard === undefined || nested ? observed : guarding(sql, guard)(observed)
       const transaction = chosen !== undefined || nested
-        ? sql.withTransaction(observed)
-        : observed.pipe(
+        ? sql.withTransaction(guarded)
+        : guarded.pipe(
           Effect.provideService(SqlClient.BeginTransaction, undefined),
           sql.withTransaction,
           Effect.provideService(SqlClient.BeginTransaction, begin)

@@ -7,7 +7,10 @@
 import { createHash } from "node:crypto"
 import { connect } from "node:net"
 
-export const answers = (url: string): Promise<boolean> =>
+export type Flavour = "MySQL" | "MariaDB"
+
+/** Whether a server of this flavour answers, and lets us in. */
+export const answersAs = (flavour: Flavour) => (url: string): Promise<boolean> =>
   new Promise((resolve) => {
     const { hostname, port } = new URL(url)
     const socket = connect({ host: hostname, port: Number(port || 3306), timeout: 5_000 })
@@ -27,7 +30,7 @@ export const answers = (url: string): Promise<boolean> =>
       buffer = buffer.subarray(4 + payload.length)
       if (!greeted) {
         greeted = true
-        if (payload[0] === protocolVersion) {
+        if (payload[0] === protocolVersion && flavourOf(payload) === flavour) {
           socket.write(packet(sequence + 1, loginRequest(url, payload)))
         } else {
           finish(false)
@@ -47,6 +50,10 @@ export const answers = (url: string): Promise<boolean> =>
 const protocolVersion = 10
 const ok = 0x00
 const switchMethod = 0xfe
+
+/** The greeting begins with the server's version, in which MariaDB names itself. */
+const flavourOf = (greeting: Buffer): Flavour =>
+  greeting.subarray(1, greeting.indexOf(0, 1)).includes("MariaDB") ? "MariaDB" : "MySQL"
 
 const packet = (sequence: number, payload: Buffer): Buffer => {
   const header = Buffer.alloc(4)

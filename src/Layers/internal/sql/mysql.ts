@@ -1,0 +1,302 @@
+/**
+ * All SQL for MySQL (8.0.4 and later) and MariaDB (10.6 and later), in what
+ * both understand: no `RETURNING`, no foreign keys, no reliance on gap locks.
+ *
+ * Invariant: the members stand in the order of `dialect.ts`. Insight: after a
+ * deadlock InnoDB has rolled back and *left* the transaction, so that what
+ * follows would commit by itself; `guard` puts an end to that. And sent rows
+ * are deleted by a join from a JSON list, since with `in (…)` the optimizer
+ * scans a small table, and waits there for every writer.
+ *
+ * Lists of parts are placeholders, which the optimizer turns into ranges of the
+ * primary key. Numbers beyond 2^53 travel as text or JSON: a prepared statement
+ * of mysql2 carries them as doubles. Time is `utc_timestamp`: `now` depends on
+ * the session's time zone.
+ *
+ * @internal
+ */
+import { uuidV7Unsafe } from "effect/crypto/SecureRandom"
+import * as Effect from "effect/Effect"
+import { type OutboxRow, parts } from "../../../MessageStore.ts"
+import { countOf, type Dialect, idOf, type Location, pairs, piecesOf, pruneChunk, type Row, uuidOf } from "./dialect.ts"
+
+const now = "utc_timestamp(6)"
+const never = "'1970-01-01'"
+const later = `${now} + interval ? * 1000 microsecond`
+
+/** Bytes of payloads that one insert carries: a server refuses packets above 16 MB by default, some above 4. */
+const maxInsertBytes = 2 * 1024 * 1024
+
+/** The driver knows bytes as `Buffer` only. */
+const buffer = (bytes: Uint8Array | null): Buffer | null =>
+  bytes === null ? null : Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength)
+
+const placeholders = (count: number, one = "?"): string => new Array(count).fill(one).join(", ")
+
+/** A text for each number of values, built once. */
+const byCount = (text: (count: number) => string) => {
+  const texts = new Map<number, string>()
+  return (count: number): string => {
+    let known = texts.get(count)
+    if (known === undefined) texts.set(count, known = text(count))
+    return known
+  }
+}
+
+/** Splits rows further, where their payloads are large. */
+const byBytes = (rows: ReadonlyArray<OutboxRow>): ReadonlyArray<ReadonlyArray<OutboxRow>> => {
+  const chunks: Array<Array<OutboxRow>> = [[]]
+  let bytes = 0
+  for (const row of rows) {
+    const own = row.payload?.length ?? 0
+    if (bytes > 0 && bytes + own > maxInsertBytes) {
+      chunks.push([])
+      bytes = 0
+    }
+    chunks.at(-1)!.push(row)
+    bytes += own
+  }
+  return chunks
+}
+
+/** Tells the marks of one claim from those of others; 48 bits, which a double holds. */
+const claimNumber = (): number => Number.parseInt(uuidV7Unsafe().slice(-12), 16)
+
+/** @internal */
+export const mysql = ({ tablePrefix }: Location): Dialect => {
+  const table = (name: string) => `\`${tablePrefix}${name}\``
+  const outbox = table("outbox")
+  const lease = table("lease")
+  const instance = table("instance")
+  const inbox = table("inbox")
+  const consumer = table("consumer")
+  const tableNames = ["outbox", "lease", "instance", "inbox", "consumer"].map((name) => tablePrefix + name)
+  const savepoint = "effect_events"
+
+  const appendText = byCount((count) =>
+    `insert into ${outbox} (part, message_id, topic, \`key\`, headers, payload) values ` +
+    placeholders(count, "(?, unhex(replace(?, '-', '')), ?, ?, ?, ?)")
+  )
+
+  const readText = byCount((count) =>
+    `select part, id, hex(message_id) as message_id, topic, \`key\`, headers, payload from ${outbox}
+where part in (${placeholders(count)}) order by part, id limit ?`
+  )
+
+  const fenceText = byCount((count) =>
+    `select part, epoch from ${lease}
+where owner = ? and part in (${placeholders(count)}) order by part lock in share mode`
+  )
+
+  const deleteText =
+    `delete o from json_table(?, '$[*]' columns (part int path '$[0]', id bigint unsigned path '$[1]')) as d
+straight_join ${outbox} as o on o.part = d.part and o.id = d.id`
+
+  const takeText = byCount((count) =>
+    `update ${lease}
+set epoch = case when owner = ? then epoch else epoch + 1 end, owner = ?, expires_at = ${later}
+where part in (${placeholders(count)}) and (owner = ? or expires_at < ${now}) order by part`
+  )
+
+  const releaseText = byCount((count) =>
+    `update ${lease} set owner = null, expires_at = ${never}
+where owner = ? and part in (${placeholders(count)}) order by part`
+  )
+
+  const claimText = byCount((count) =>
+    `insert ignore into ${inbox} (consumer, message_key, claim) values ` +
+    placeholders(count, "(?, unhex(replace(?, '-', '')), ?)")
+  )
+
+  const claimedText = byCount((count) =>
+    `select hex(message_key) as message_key from ${inbox}
+where consumer = ? and message_key in (${placeholders(count, "unhex(replace(?, '-', ''))")}) and claim = ?`
+  )
+
+  /** What the statement before it has changed. Only `insert ignore` counts the same under every setting of the driver. */
+  const changed = { sql: "select row_count() as count", params: [] }
+
+  return {
+    name: "mysql",
+
+    begin: "SET TRANSACTION ISOLATION LEVEL READ COMMITTED; START TRANSACTION",
+
+    // With autocommit off, what follows a transaction that the server has ended
+    // opens another one, without the savepoint; and so `leave` fails.
+    guard: {
+      enter: `SET autocommit = 0; SAVEPOINT ${savepoint}`,
+      leave: `RELEASE SAVEPOINT ${savepoint}; COMMIT; SET autocommit = 1`,
+      abandon: "ROLLBACK; SET autocommit = 1"
+    },
+
+    synchronous: false,
+
+    prepare: [],
+
+    migrations: [{
+      id: 1,
+      name: "create_tables",
+      statements: [
+        `create table if not exists ${outbox} (
+  part smallint unsigned not null,
+  id bigint unsigned not null auto_increment,
+  message_id binary(16) not null,
+  topic varchar(255) character set ascii collate ascii_bin not null,
+  \`key\` longtext character set utf8mb4 collate utf8mb4_bin null,
+  headers longtext character set utf8mb4 collate utf8mb4_bin not null,
+  payload longblob null,
+  created_at datetime(6) not null default (${now}),
+  primary key (part, id),
+  key (id)
+) engine = InnoDB`,
+        `create table if not exists ${lease} (
+  part smallint unsigned not null primary key,
+  owner varchar(64) character set ascii collate ascii_bin null,
+  epoch bigint not null default 0,
+  expires_at datetime(6) not null default ${never}
+) engine = InnoDB`,
+        `insert ignore into ${lease} (part) values ${
+          Array.from({ length: parts }, (_, part) => `(${part})`).join(", ")
+        }`,
+        `create table if not exists ${instance} (
+  id varchar(64) character set ascii collate ascii_bin not null primary key,
+  expires_at datetime(6) not null
+) engine = InnoDB`,
+        `create table if not exists ${consumer} (
+  id int unsigned not null auto_increment primary key,
+  consumer_group varbinary(1000) not null,
+  handler varbinary(1000) not null,
+  unique key (consumer_group, handler)
+) engine = InnoDB`,
+        `create table if not exists ${inbox} (
+  consumer int unsigned not null,
+  message_key binary(16) not null,
+  claim bigint unsigned not null,
+  processed_at datetime(6) not null default (${now}),
+  primary key (consumer, message_key),
+  key (processed_at)
+) engine = InnoDB`
+      ]
+    }],
+
+    migrationsTable: `${tablePrefix}migrations`,
+
+    // The lock's name is one for all databases of the server.
+    migrationLock: {
+      take: { sql: `select get_lock(md5(concat(database(), ?)), 60) as count`, params: [`.${tablePrefix}migrations`] },
+      giveBack: { sql: `select release_lock(md5(concat(database(), ?)))`, params: [`.${tablePrefix}migrations`] }
+    },
+
+    tableNames,
+
+    findTables: {
+      sql: `select table_name as name, table_schema as home from information_schema.tables
+where table_schema = database() and table_name in (${placeholders(tableNames.length)})`,
+      params: tableNames
+    },
+
+    appendRows: (rows) =>
+      byBytes(rows).flatMap((chunk) => piecesOf(chunk)).map((piece) => ({
+        sql: appendText(piece.length),
+        params: piece.flatMap((row) => [
+          row.part,
+          row.messageKey,
+          row.topic,
+          row.key,
+          JSON.stringify(row.headers),
+          buffer(row.payload)
+        ])
+      })),
+
+    readRows: (of, limit) => ({ sql: readText(of.length), params: [...of, String(limit)] }),
+
+    storedRow: (row: Row) => ({
+      part: Number(row.part),
+      id: BigInt(row.id as number | string),
+      messageKey: uuidOf(row.message_id),
+      topic: row.topic as string,
+      key: row.key as string | null,
+      headers: JSON.parse(row.headers as string) as { readonly [name: string]: string },
+      payload: row.payload as Uint8Array | null
+    }),
+
+    deleteRows: (owner, leases, rows) => (run) =>
+      run.together(Effect.gen(function*() {
+        const parts = leases.map(({ part }) => part)
+        const found = yield* run.rows({ sql: fenceText(parts.length), params: [owner, ...parts] })
+        const epochs = new Map(found.map(({ epoch, part }) => [Number(part), BigInt(epoch as number | string)]))
+        const held = new Set(leases.filter(({ epoch, part }) => epochs.get(part) === epoch).map(({ part }) => part))
+        const ours = rows.filter(({ part }) => held.has(part))
+        if (ours.length === 0) return 0
+        yield* run.rows({ sql: deleteText, params: [pairs(ours.map((row) => [row.part, row.id]))] })
+        return countOf(yield* run.rows(changed))
+      })),
+
+    announceOwner: (owner, ttlMillis) => ({
+      sql: `insert into ${instance} (id, expires_at) values (?, ${later})
+on duplicate key update expires_at = values(expires_at)`,
+      params: [owner, ttlMillis]
+    }),
+
+    forgetDeadOwners: { sql: `delete from ${instance} where expires_at < ${now} - interval 1 hour`, params: [] },
+
+    countOwners: { sql: `select count(*) as count from ${instance} where expires_at > ${now}`, params: [] },
+
+    freeParts: { sql: `select part from ${lease} where expires_at < ${now} order by part`, params: [] },
+
+    takeParts: (owner, ttlMillis, wanted) => ({
+      sql: takeText(wanted.length),
+      params: [owner, owner, ttlMillis, ...wanted, owner]
+    }),
+
+    ownedParts: (owner) => ({
+      sql: `select part, epoch from ${lease} where owner = ? and expires_at > ${now} order by part`,
+      params: [owner]
+    }),
+
+    releaseParts: (owner, of) => ({ sql: releaseText(of.length), params: [owner, ...of] }),
+
+    forgetOwner: (owner) => ({ sql: `delete from ${instance} where id = ?`, params: [owner] }),
+
+    findConsumer: (group, handler) => ({
+      sql: `select id from ${consumer} where consumer_group = ? and handler = ?`,
+      params: [group, handler]
+    }),
+
+    registerConsumer: (group, handler) => (run) =>
+      run.together(Effect.andThen(
+        run.rows({
+          sql: `insert into ${consumer} (consumer_group, handler) values (?, ?)
+on duplicate key update id = last_insert_id(id)`,
+          params: [group, handler]
+        }),
+        Effect.map(run.rows({ sql: "select last_insert_id() as id", params: [] }), idOf)
+      )),
+
+    claimKeys: (of, sortedKeys) => (run) =>
+      run.together(Effect.gen(function*() {
+        const fresh: Array<string> = []
+        for (const keys of piecesOf(sortedKeys)) {
+          const claim = claimNumber()
+          yield* run.rows({ sql: claimText(keys.length), params: keys.flatMap((key) => [of, key, claim]) })
+          const count = countOf(yield* run.rows(changed))
+          if (count === keys.length) fresh.push(...keys)
+          else if (count > 0) {
+            const rows = yield* run.rows({ sql: claimedText(keys.length), params: [of, ...keys, claim] })
+            for (const row of rows) fresh.push(uuidOf(row.message_key))
+          }
+        }
+        return fresh
+      })),
+
+    pruneMarks: (retentionMillis) => (run) =>
+      run.together(Effect.andThen(
+        run.rows({
+          sql: `delete from ${inbox} where processed_at <= ${now} - interval ? * 1000 microsecond
+order by processed_at limit ${pruneChunk}`,
+          params: [retentionMillis]
+        }),
+        Effect.map(run.rows(changed), countOf)
+      ))
+  }
+}
