@@ -271,8 +271,8 @@ const rulesOfMysql = (server: MysqlServer): void => {
       const db = yield* onMysql(server)
       const { enter } = yield* accounts(db)
       const settings = Effect.map(
-        db.sql<{ readonly autocommit: number; readonly level: string }>`select @@autocommit as autocommit`,
-        ([found]) => Number(found!.autocommit)
+        db.sql<{ readonly autocommit: number }>`select @@autocommit as autocommit`,
+        ([found]) => found!.autocommit
       )
       yield* db.store.transaction(enter("a"))
       assert.strictEqual(yield* settings, 1)
@@ -317,7 +317,7 @@ const rulesOfMysql = (server: MysqlServer): void => {
       const { sql, store } = yield* onMysql(server)
       const die = Effect.flatMap(
         sql<{ id: number }>`select connection_id() as id`,
-        ([found]) => Effect.ignore(sql.unsafe(`kill ${Number(found!.id)}`))
+        ([found]) => Effect.ignore(sql.unsafe(`kill ${found!.id}`))
       )
       const claiming = yield* reasonOf(store.transaction(Effect.andThen(die, store.inbox.claim(1, [row().messageKey]))))
       assert.strictEqual(claiming._tag, "StoreUnreachable")
