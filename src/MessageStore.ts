@@ -69,6 +69,85 @@ export interface Lease {
 }
 
 /**
+ * A row that was taken out of the outbox: the broker refuses it for good, or it
+ * comes after such a row of its topic and key.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface ParkedRow extends StoredRow {
+  /** Why the broker refuses it; `null`: it waits behind one that is refused. */
+  readonly reason: string | null
+  readonly parkedAt: Date
+}
+
+/**
+ * Which parked rows are meant: all, or those that agree with all that is given.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface ParkedSelection {
+  readonly messageKey?: string | undefined
+  readonly topic?: string | undefined
+  readonly key?: string | undefined
+}
+
+/**
+ * The first parked row of a topic and key: what comes after it waits.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface ParkedKey {
+  readonly part: number
+  readonly topic: string
+  readonly key: string
+  readonly id: bigint
+}
+
+/**
+ * Rows that were taken out of the outbox. They keep their ids, and so their
+ * place among the others when they come back.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface ParkedRows {
+  /**
+   * Takes exactly these rows out of the outbox, as far as `owner` still holds
+   * their part under the epoch given. Returns how many went.
+   */
+  readonly park: (options: {
+    readonly owner: string
+    readonly leases: ReadonlyArray<Lease>
+    readonly rows: Arr.NonEmptyReadonlyArray<{
+      readonly part: number
+      readonly id: bigint
+      readonly reason: string | null
+    }>
+  }) => Effect.Effect<number, MessageStoreError>
+  /** The first row of each topic and key in these parts. */
+  readonly keys: (
+    parts: Arr.NonEmptyReadonlyArray<number>
+  ) => Effect.Effect<ReadonlyArray<ParkedKey>, MessageStoreError>
+  /** Up to `limit` rows in the order of their parts and ids, after the one given. */
+  readonly list: (options: {
+    readonly selection: ParkedSelection
+    readonly after?: { readonly part: number; readonly id: bigint } | undefined
+    readonly limit: number
+  }) => Effect.Effect<ReadonlyArray<ParkedRow>, MessageStoreError>
+  /** Puts the refused ones of these rows back, and wakes the relays. Returns how many. */
+  readonly release: (selection: ParkedSelection) => Effect.Effect<number, MessageStoreError>
+  /** Puts rows back that wait behind no refused one any more, and wakes the relays. Returns how many. */
+  readonly free: Effect.Effect<number, MessageStoreError>
+  /** Gives a row another payload. Returns whether it is there. */
+  readonly edit: (messageKey: string, payload: Uint8Array | null) => Effect.Effect<boolean, MessageStoreError>
+  /** Removes these rows for good. Returns how many. */
+  readonly drop: (selection: ParkedSelection) => Effect.Effect<number, MessageStoreError>
+}
+
+/**
  * Outbox rows. `append` belongs into a transaction; the rest is the relay's.
  *
  * @category models
@@ -100,6 +179,7 @@ export interface OutboxRows {
    * stays the truth.
    */
   readonly wakeups: Effect.Effect<Queue.Dequeue<void>, never, Scope.Scope>
+  readonly parked: ParkedRows
 }
 
 /**

@@ -17,12 +17,15 @@
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
+import * as Option from "effect/Option"
 import type * as Schema from "effect/Schema"
+import * as Stream from "effect/Stream"
 import { Broker, type BrokerError } from "./Broker.ts"
 import * as Relay from "./internal/outbox/relay.ts"
 import * as Tx from "./internal/transaction.ts"
+import { messageKey } from "./internal/wire/messageId.ts"
 import * as Outgoing from "./internal/wire/outgoing.ts"
-import { MessageStore, type MessageStoreError } from "./MessageStore.ts"
+import { MessageStore, type MessageStoreError, type ParkedRow, type ParkedSelection } from "./MessageStore.ts"
 import type * as Topic from "./Topic.ts"
 
 export {
@@ -126,6 +129,131 @@ export const publishAll = <S extends Schema.Constraint>(
     ))
 
 /**
+ * An event that the broker refuses, or that waits behind such a one of its key.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Parked {
+  /** The event's id. */
+  readonly id: string
+  readonly topic: string
+  readonly key: string | null
+  readonly headers: { readonly [name: string]: string }
+  readonly payload: Uint8Array | null
+  /** Why the broker refuses it; `null`: it waits behind another. */
+  readonly reason: string | null
+  readonly parkedAt: Date
+}
+
+/**
+ * Which parked events are meant: those that agree with all that is given.
+ *
+ * @category options
+ * @since 0.1.0
+ */
+export interface ParkedFilter {
+  readonly id?: string | undefined
+  readonly topic?: string | undefined
+  readonly key?: string | undefined
+}
+
+const selectionOf = ({ id, key, topic }: ParkedFilter): ParkedSelection => ({
+  messageKey: id === undefined ? undefined : messageKey({ id, source: "" }),
+  key,
+  topic
+})
+
+/** Rows that one read of the parked ones takes. */
+const parkedChunk = 200
+
+const list = (filter: ParkedFilter = {}): Stream.Stream<Parked, MessageStoreError, MessageStore> =>
+  Stream.unwrap(Effect.map(MessageStore, (store) =>
+    Stream.paginate(
+      undefined as ParkedRow | undefined,
+      (after) =>
+        Effect.map(
+          store.outbox.parked.list({ selection: selectionOf(filter), after, limit: parkedChunk }),
+          (rows) =>
+            [
+              rows.map(({ headers, key, messageKey, parkedAt, payload, reason, topic }): Parked => ({
+                id: headers.ce_id ?? messageKey,
+                topic,
+                key,
+                headers,
+                payload,
+                reason,
+                parkedAt
+              })),
+              rows.length < parkedChunk ? Option.none() : Option.some(rows.at(-1))
+            ] as const
+        )
+    )))
+
+const release = (filter: ParkedFilter = {}): Effect.Effect<number, MessageStoreError, MessageStore> =>
+  Effect.flatMap(MessageStore, (store) =>
+    store.transaction(Effect.zipWith(
+      store.outbox.parked.release(selectionOf(filter)),
+      store.outbox.parked.free,
+      (refused, behind) => refused + behind
+    )))
+
+const edit = <S extends Schema.Constraint>(
+  topic: Topic.Topic<S>,
+  id: string,
+  payload: Topic.Input<S>
+): Effect.Effect<boolean, Outgoing.PublishError | MessageStoreError, MessageStore | S["EncodingServices"]> =>
+  Effect.flatMap(
+    Outgoing.prepare(topic, payload, undefined),
+    ({ value }) => MessageStore.use((store) => store.outbox.parked.edit(messageKey({ id, source: "" }), value))
+  )
+
+const drop = (filter: ParkedFilter): Effect.Effect<number, MessageStoreError, MessageStore> =>
+  Effect.flatMap(
+    MessageStore,
+    (store) =>
+      store.transaction(Effect.tap(store.outbox.parked.drop(selectionOf(filter)), () => store.outbox.parked.free))
+  )
+
+/**
+ * Events that the broker refuses, taken out of the outbox so that others go
+ * on.
+ *
+ * **Details**
+ *
+ * The relay parks an event that is too large or that the broker refuses for
+ * good at once, and one whose topic is missing or denied after `patience` (5
+ * minutes). Later events of its topic and key are parked behind it, so that
+ * none overtakes it; events of other keys, and those without a key, go on. Each
+ * parked event is an Error line with its reason. While no broker answers
+ * nothing is parked.
+ *
+ * - `list`: all of them, or some, as a stream, in the order in which they would
+ *   be sent.
+ * - `release`: sends refused ones again, and those behind them after them. One
+ *   that is refused again is parked again. Returns how many events go.
+ * - `edit`: gives an event another payload, checked against the topic's schema
+ *   and size; `release` it then. Its key stays. Returns whether it is there.
+ * - `drop`: removes events for good; those behind them go. Returns how many.
+ *
+ * **Example** (Raising a limit, and trying again)
+ *
+ * ```ts
+ * import { Effect, Stream } from "effect"
+ * import { Outbox } from "effect-events"
+ *
+ * const show = Outbox.parked.list({ topic: "orders.placed" }).pipe(
+ *   Stream.runForEach(({ id, key, reason }) => Effect.log(id, { key, reason }))
+ * )
+ * const again = Outbox.parked.release({ topic: "orders.placed" })
+ * ```
+ *
+ * @category parking
+ * @since 0.1.0
+ */
+export const parked = { list, release, edit, drop } as const
+
+/**
  * Options of the relay.
  *
  * @category options
@@ -139,6 +267,12 @@ export interface RelayOptions {
   readonly lease?: Duration.Input | undefined
   /** Rows per read. Default: 500; at least 1. */
   readonly batchSize?: number | undefined
+  /**
+   * How long events wait whose topic is missing, or may not be written to,
+   * before they are parked. Counted by each relay from the first refusal.
+   * Default: 5 minutes.
+   */
+  readonly patience?: Duration.Input | undefined
 }
 
 /**
@@ -173,6 +307,10 @@ export const layerRelay = (
     yield* Relay.start({
       broker,
       store,
-      settings: { lease, batchSize: Math.max(1, Math.floor(options?.batchSize ?? 500)) }
+      settings: {
+        lease,
+        batchSize: Math.max(1, Math.floor(options?.batchSize ?? 500)),
+        patience: Duration.fromInputUnsafe(options?.patience ?? "5 minutes")
+      }
     })
   }))

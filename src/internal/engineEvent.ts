@@ -111,6 +111,14 @@ export type EngineEvent =
   | { readonly _tag: "PartsHeld"; readonly instance: string; readonly parts: number }
   | { readonly _tag: "Relayed"; readonly instance: string; readonly rows: number }
   | { readonly _tag: "RelayFailed"; readonly instance: string; readonly reason: string; readonly afterMillis: number }
+  | {
+    readonly _tag: "RowParked"
+    readonly instance: string
+    readonly topic: string
+    readonly key: string | null
+    readonly messageKey: string
+    readonly reason: string
+  }
   | { readonly _tag: "LeaseOverdue"; readonly instance: string; readonly parts: number }
   | { readonly _tag: "RelayStopped"; readonly instance: string }
   | { readonly _tag: "BroadcastStarted"; readonly topic: string }
@@ -170,6 +178,7 @@ export const table: { readonly [Tag in EngineEvent["_tag"]]: readonly [Level, st
   PartsHeld: ["Info", "Outbox parts held"],
   Relayed: ["Debug", "Outbox rows relayed"],
   RelayFailed: ["Warn", "The outbox relay failed and will go on"],
+  RowParked: ["Error", "The broker refuses an outbox row: it is parked, and later rows of its key with it"],
   LeaseOverdue: ["Warn", "A lease came too near to its end: its rows wait for the next renewal"],
   RelayStopped: ["Info", "Outbox relay stopped"],
   BroadcastStarted: ["Info", "Broadcast subscriptions are served"],

@@ -18,6 +18,7 @@ import { isMessageStoreError, MessageStore, type MessageStoreError } from "../..
 import * as EngineEvent from "../engineEvent.ts"
 import * as Metrics from "../metrics.ts"
 import * as DeadLetter from "../wire/deadLetter.ts"
+import { shortKey } from "../wire/envelope.ts"
 import { check, ConsumerError, type Definition, DuplicateHandler } from "./definition.ts"
 import * as Group from "./group.ts"
 import type { Handler } from "./handler.ts"
@@ -28,7 +29,6 @@ import * as ExactlyOnce from "./run/exactlyOnce.ts"
 import * as Idempotent from "./run/idempotent.ts"
 import * as Worker from "./run/worker.ts"
 import * as Settings from "./settings.ts"
-import { shortKey } from "./status/status.ts"
 
 /** What stands for the group in the logs of broadcast consumers, which have none. */
 const broadcastGroup = "(broadcast)"

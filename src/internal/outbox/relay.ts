@@ -7,6 +7,7 @@
  * acknowledged. So a crash at any point sends rows again and never loses one;
  * and rows of one key leave in commit order, since one key lies in one part
  * and in one partition, and what follows a failure in a partition is not sent.
+ * What the broker refuses is parked (`parking.ts`).
  *
  * @internal
  */
@@ -17,22 +18,32 @@ import { uuidV7Unsafe } from "effect/crypto/SecureRandom"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
+import * as Option from "effect/Option"
 import * as Queue from "effect/Queue"
 import * as Random from "effect/Random"
 import * as Scope from "effect/Scope"
 import * as Semaphore from "effect/Semaphore"
 import type { Broker, BrokerError } from "../../Broker.ts"
 import * as Health from "../../Health.ts"
-import { type MessageStore, type MessageStoreError, parts, type StoredRow } from "../../MessageStore.ts"
+import {
+  type Lease as StoreLease,
+  type MessageStore,
+  type MessageStoreError,
+  parts,
+  type StoredRow
+} from "../../MessageStore.ts"
 import * as EngineEvent from "../engineEvent.ts"
 import * as Lanes from "../publisher/lanes.ts"
 import * as Envelope from "../wire/envelope.ts"
 import * as Lease from "./lease.ts"
+import * as Parking from "./parking.ts"
 import * as Parts from "./parts.ts"
 
 export interface Settings {
   readonly lease: Duration.Duration
   readonly batchSize: number
+  /** How long a refusal is waited out that may pass. */
+  readonly patience: Duration.Duration
 }
 
 /** Least time that must be left of a lease to begin a send. */
@@ -100,6 +111,7 @@ export const start = Effect.fnUntraced(function*(options: {
     const taken = (yield* Random.shuffle(free)).slice(0, plan.wanted)
     const leases = yield* store.leases.hold({ owner: instance, ttl: settings.lease, parts: [...plan.keep, ...taken] })
     const before = held.leases.size
+    if (leases.some(({ epoch, part }) => held.leases.get(part)?.epoch !== epoch)) someParked = true
     held = Lease.held(leases, asked, ttlMillis)
     if (held.leases.size !== before) {
       yield* EngineEvent.log({ _tag: "PartsHeld", instance, parts: held.leases.size })
@@ -117,12 +129,63 @@ export const start = Effect.fnUntraced(function*(options: {
   // --- rows ---
 
   let readAfter: number | undefined = undefined
+  /** Whether rows of parts of ours may be parked. Only owners park, so that is known until others owned them. */
+  let someParked = true
+  /** Since when topics are refused, by what may pass. */
+  const refusedSince = new Map<string, number>()
+  const patienceMillis = Duration.toMillis(settings.patience)
+
+  /** Asked before the rows are read: what is released in between is then among them, and not behind nothing. */
+  const blockedKeys = (owned: Arr.NonEmptyReadonlyArray<number>) =>
+    someParked
+      ? Effect.map(store.outbox.parked.keys(owned), (keys) => {
+        // Of a rotating read, only a whole one tells.
+        if (keys.length === 0 && owned.length === held.leases.size) someParked = false
+        return Parking.blockedBy(keys)
+      })
+      : Effect.succeed(Parking.blockedBy([]))
+
+  /** Why a row that was not sent is parked; `undefined` if it stays. */
+  const refusalOf = (row: StoredRow, cause: Cause.Cause<BrokerError>, now: number): string | undefined => {
+    const error = Option.getOrUndefined(Cause.findErrorOption(cause))
+    const verdict = error === undefined ? "Outage" : Parking.verdictOf(error)
+    if (verdict === "Outage") return undefined
+    if (verdict === "MayPass") {
+      const since = refusedSince.get(row.topic)
+      if (since === undefined) refusedSince.set(row.topic, now)
+      if (now - (since ?? now) < patienceMillis) return undefined
+    }
+    return error!.message
+  }
+
+  const park = Effect.fnUntraced(function*(
+    leases: ReadonlyMap<number, StoreLease>,
+    parkings: ReadonlyArray<Parking.Parking>
+  ) {
+    const rows = parkings.map(({ reason, row: { id, part } }) => ({ part, id, reason }))
+    if (!Arr.isArrayNonEmpty(rows)) return 0
+    someParked = true
+    const parked = yield* store.outbox.parked.park({ owner: instance, leases: Array.from(leases.values()), rows })
+    for (const { reason, row: { key, messageKey, topic } } of parkings) {
+      if (reason === null) continue
+      yield* EngineEvent.log({
+        _tag: "RowParked",
+        instance,
+        topic,
+        key: key === null ? null : Envelope.shortKey(key),
+        messageKey,
+        reason
+      })
+    }
+    return parked
+  })
 
   /** Relays one batch. `more`: the read was full, so another follows at once. What was refused stays and is tried again. */
   const batch: Effect.Effect<Batch, MessageStoreError> = Effect.gen(function*() {
     const leases = held.leases
     const owned = Parts.next(Array.from(leases.keys()).sort((a, b) => a - b), readAfter)
     if (!Arr.isReadonlyArrayNonEmpty(owned)) return { rows: 0, more: false, refused: undefined }
+    const blocked = yield* blockedKeys(owned)
     const rows = yield* store.outbox.read({ parts: owned, limit: settings.batchSize })
     const wrapped = readAfter !== undefined
     readAfter = Parts.after(rows, settings.batchSize)
@@ -133,14 +196,33 @@ export const start = Effect.fnUntraced(function*(options: {
       yield* EngineEvent.log({ _tag: "LeaseOverdue", instance, parts: leases.size })
       return { rows: 0, more: false, refused: undefined }
     }
-    const outcomes = yield* lanes.send(rows.map((row) => messageOf(row, broker.source)), Duration.millis(left))
-    const sent = rows.filter((_, i) => Exit.isSuccess(outcomes[i]!))
+    const behind = rows.filter((row) => Parking.isBehind(blocked, row))
+    const going = behind.length === 0 ? rows : rows.filter((row) => !Parking.isBehind(blocked, row))
+    const outcomes = yield* lanes.send(going.map((row) => messageOf(row, broker.source)), Duration.millis(left))
+    const now = clock.currentTimeMillisUnsafe()
+    const sent: Array<StoredRow> = []
+    const refused = new Map<StoredRow, string>()
+    let failure: Cause.Cause<BrokerError> | undefined
+    for (const [i, row] of going.entries()) {
+      const outcome = outcomes[i]!
+      if (Exit.isSuccess(outcome)) {
+        sent.push(row)
+        refusedSince.delete(row.topic)
+        continue
+      }
+      const reason = refusalOf(row, outcome.cause, now)
+      if (reason === undefined) failure ??= outcome.cause
+      else refused.set(row, reason)
+    }
     if (Arr.isArrayNonEmpty(sent)) {
       yield* store.outbox.remove({ owner: instance, leases: Array.from(leases.values()), rows: sent })
       yield* EngineEvent.log({ _tag: "Relayed", instance, rows: sent.length })
     }
-    const failure = outcomes.find(Exit.isFailure)
-    return { rows: sent.length, more: readAfter !== undefined || wrapped, refused: failure?.cause }
+    const parked = yield* park(leases, [
+      ...Parking.withFollowers(going, refused),
+      ...behind.map((row): Parking.Parking => ({ row, reason: null }))
+    ])
+    return { rows: sent.length + parked, more: readAfter !== undefined || wrapped, refused: failure }
   })
 
   const idle = (pollMillis: number) =>
@@ -172,10 +254,13 @@ export const start = Effect.fnUntraced(function*(options: {
   const failed = (cause: Cause.Cause<unknown>, afterMillis: number) =>
     EngineEvent.log({ _tag: "RelayFailed", instance, reason: reasonOf(cause), afterMillis })
 
+  // A row may have been parked behind another that was released at the same time.
+  const freeFollowers = Effect.suspend(() => someParked ? store.outbox.parked.free : Effect.succeed(0))
+
   const leasing = Effect.gen(function*() {
     while (true) {
       yield* Effect.sleep(ttlMillis / 3)
-      yield* Effect.catchCause(renew, (cause) => failed(cause, ttlMillis / 3))
+      yield* Effect.catchCause(Effect.andThen(renew, freeFollowers), (cause) => failed(cause, ttlMillis / 3))
     }
   })
 

@@ -9,7 +9,7 @@
  *
  * Order: a lane sends what it was given in the order of the calls. When a
  * request fails, the rest of the calls in it is not sent; when one message is
- * too large, only what follows of its key in its call.
+ * too large, or refused, only what follows of its key in its call.
  *
  * @internal
  */
@@ -105,7 +105,7 @@ export const make = Effect.fnUntraced(function*(options: { readonly producer: Pr
       return true
     }
     const outcome: Request.Outcome = Exit.failCause(exit.cause)
-    if (!isTooLarge(exit)) {
+    if (!concernsContent(exit)) {
       for (const { entry, index } of pieces) {
         entry.settle(index, outcome)
         Request.abandon(entry, outcome)
@@ -119,8 +119,8 @@ export const make = Effect.fnUntraced(function*(options: { readonly producer: Pr
     return yield* sendHalves(lane, pieces, timeout)
   })
 
-  // A request that is too large as a whole is halved, so that one oversize
-  // message fails alone.
+  // A request that is too large, or refused, as a whole is halved, so that one
+  // message at fault fails alone.
   const sendHalves = Effect.fnUntraced(function*(
     lane: Request.Lane,
     pieces: Arr.NonEmptyReadonlyArray<Request.Piece>,
@@ -248,5 +248,8 @@ export const make = Effect.fnUntraced(function*(options: { readonly producer: Pr
   return { send } satisfies Lanes
 })
 
-const isTooLarge = (exit: Exit.Failure<unknown, BrokerError>): boolean =>
-  exit.cause.reasons.some((reason) => reason._tag === "Fail" && reason.error.reason._tag === "TooLarge")
+/** Whether a smaller request could be taken. */
+const concernsContent = (exit: Exit.Failure<unknown, BrokerError>): boolean =>
+  exit.cause.reasons.some((reason) =>
+    reason._tag === "Fail" && (reason.error.reason._tag === "TooLarge" || reason.error.reason._tag === "Refused")
+  )

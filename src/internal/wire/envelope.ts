@@ -51,6 +51,11 @@ const utf8 = new TextDecoder()
 export const asText = (value: HeaderValue): string =>
   typeof value === "string" ? value : Buffer.isBuffer(value) ? value.toString() : utf8.decode(value)
 
+const maxKey = 100
+
+/** A key for logs: it is the user's data, and may be long. */
+export const shortKey = (text: string): string => text.length <= maxKey ? text : `${text.slice(0, maxKey)}…`
+
 /** The first value of a header as text. */
 export const header = (headers: Headers, name: string): string | undefined => {
   const value = headers[name]

@@ -13,7 +13,15 @@
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Queue from "effect/Queue"
-import type { Lease, MessageStoreErrorReason, OutboxRow, StoredRow } from "../../../MessageStore.ts"
+import type {
+  Lease,
+  MessageStoreErrorReason,
+  OutboxRow,
+  ParkedKey,
+  ParkedRow,
+  ParkedSelection,
+  StoredRow
+} from "../../../MessageStore.ts"
 import { isMessageStoreError, MessageStore, MessageStoreError, parts } from "../../../MessageStore.ts"
 import * as Frames from "./frames.ts"
 import * as Tx from "./transactions.ts"
@@ -40,6 +48,7 @@ interface HeldLease {
 export const make = (): { readonly store: MessageStore["Service"]; readonly control: StoreControl } => {
   const { atomically, commitFailures, level, transaction } = Frames.make()
   const rows = Tx.table<bigint, StoredRow>()
+  const aside = Tx.table<bigint, ParkedRow>()
   const marks = Tx.table<string, number>()
   const leases = Tx.table<number, HeldLease>()
   const owners = Tx.table<string, number>()
@@ -49,6 +58,94 @@ export const make = (): { readonly store: MessageStore["Service"]; readonly cont
   let lastId = 0n
 
   const wake = () => listeners.forEach((queue) => Queue.offerUnsafe(queue, undefined))
+
+  /** The rows of parts that `owner` holds under these epochs. */
+  const fenced = <A extends { readonly part: number; readonly id: bigint }>(
+    level: Tx.Level | undefined,
+    owner: string,
+    claimed: ReadonlyArray<Lease>,
+    given: ReadonlyArray<A>
+  ): ReadonlyArray<A> => {
+    const held = new Set(
+      claimed.filter(({ epoch, part }) => {
+        const lease = Tx.get(leases, level, part)
+        return lease?.owner === owner && lease.epoch === epoch
+      }).map((lease) => lease.part)
+    )
+    return given.filter(({ id, part }) => held.has(part) && Tx.get(rows, level, id)?.part === part)
+  }
+
+  const byPlace = (a: StoredRow, b: StoredRow): number => a.part - b.part || (a.id < b.id ? -1 : 1)
+
+  const chosen = (level: Tx.Level | undefined, { key, messageKey, topic }: ParkedSelection): ReadonlyArray<ParkedRow> =>
+    Array.from(Tx.entries(aside, level).values()).filter((row) =>
+      (messageKey === undefined || row.messageKey === messageKey) &&
+      (topic === undefined || row.topic === topic) && (key === undefined || row.key === key)
+    ).sort(byPlace)
+
+  const putBack = (level: Tx.Level | undefined, found: ReadonlyArray<ParkedRow>): number => {
+    for (const { parkedAt: _at, reason: _reason, ...row } of found) {
+      Tx.remove(aside, level, row.id)
+      Tx.set(rows, level, row.id, row)
+    }
+    if (found.length > 0) Tx.afterCommit(level, wake)
+    return found.length
+  }
+
+  const parked: MessageStore["Service"]["outbox"]["parked"] = {
+    park: (request) =>
+      atomically("park rows of the outbox", (level, now) => {
+        const found = fenced(level, request.owner, request.leases, request.rows)
+        for (const { id, reason } of found) {
+          Tx.set(aside, level, id, { ...Tx.get(rows, level, id)!, reason, parkedAt: new Date(now) })
+          Tx.remove(rows, level, id)
+        }
+        return found.length
+      }),
+    keys: (parts) =>
+      atomically("look for parked keys", (level) => {
+        const first = new Map<string, ParkedKey>()
+        for (const { id, key, part, topic } of chosen(level, {})) {
+          const name = JSON.stringify([part, topic, key])
+          if (key !== null && parts.includes(part) && !first.has(name)) first.set(name, { part, topic, key, id })
+        }
+        return Array.from(first.values())
+      }),
+    list: ({ after, limit, selection }) =>
+      atomically("list parked rows", (level) =>
+        chosen(level, selection)
+          .filter((row) =>
+            after === undefined || row.part > after.part || (row.part === after.part && row.id > after.id)
+          )
+          .slice(0, limit)),
+    release: (selection) =>
+      atomically(
+        "release parked rows",
+        (level) => putBack(level, chosen(level, selection).filter(({ reason }) => reason !== null))
+      ),
+    free: atomically("free parked rows", (level) => {
+      const refused = new Set<string>()
+      const free: Array<ParkedRow> = []
+      for (const row of chosen(level, {})) {
+        const name = JSON.stringify([row.part, row.topic, row.key])
+        if (row.reason !== null) refused.add(name)
+        else if (!refused.has(name)) free.push(row)
+      }
+      return putBack(level, free)
+    }),
+    edit: (messageKey, payload) =>
+      atomically("edit a parked row", (level) => {
+        const found = chosen(level, { messageKey })
+        for (const row of found) Tx.set(aside, level, row.id, { ...row, payload })
+        return found.length > 0
+      }),
+    drop: (selection) =>
+      atomically("drop parked rows", (level) => {
+        const found = chosen(level, selection)
+        for (const { id } of found) Tx.remove(aside, level, id)
+        return found.length
+      })
+  }
 
   const outbox: MessageStore["Service"]["outbox"] = {
     append: (added) =>
@@ -63,21 +160,15 @@ export const make = (): { readonly store: MessageStore["Service"]; readonly cont
       atomically("read the outbox", (level) =>
         Array.from(Tx.entries(rows, level).values())
           .filter((row) => parts.includes(row.part))
-          .sort((a, b) => a.part - b.part || (a.id < b.id ? -1 : 1))
+          .sort(byPlace)
           .slice(0, limit)),
     remove: (request) =>
       atomically("remove from the outbox", (level) => {
-        const held = new Set(
-          request.leases.filter(({ epoch, part }) => {
-            const lease = Tx.get(leases, level, part)
-            return lease?.owner === request.owner && lease.epoch === epoch
-          }).map((lease) => lease.part)
-        )
-        const found = request.rows.filter(({ id, part }) => held.has(part) && Tx.get(rows, level, id)?.part === part)
-        const ids = new Set(found.map((row) => row.id))
+        const ids = new Set(fenced(level, request.owner, request.leases, request.rows).map((row) => row.id))
         ids.forEach((id) => Tx.remove(rows, level, id))
         return ids.size
       }),
+    parked,
     wakeups: Effect.acquireRelease(
       Effect.tap(Queue.sliding<void>(1), (queue) => Effect.sync(() => listeners.add(queue))),
       (queue) => Effect.andThen(Effect.sync(() => listeners.delete(queue)), Queue.shutdown(queue))

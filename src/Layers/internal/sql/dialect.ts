@@ -17,7 +17,7 @@
 import type * as Arr from "effect/Array"
 import * as Effect from "effect/Effect"
 import type * as SqlError from "effect/sql/SqlError"
-import type { Lease, OutboxRow, StoredRow } from "../../../MessageStore.ts"
+import type { Lease, OutboxRow, ParkedRow, ParkedSelection, StoredRow } from "../../../MessageStore.ts"
 
 /** A statement's text with its bound values. */
 export interface Query {
@@ -153,6 +153,36 @@ export interface Dialect {
     rows: ReadonlyArray<{ readonly part: number; readonly id: bigint }>
   ) => Program<number>
 
+  /**
+   * Moves rows of parts that `owner` still holds out of the outbox, under the
+   * fence of `deleteRows`; returns how many went.
+   */
+  readonly parkRows: (
+    owner: string,
+    leases: ReadonlyArray<Lease>,
+    rows: ReadonlyArray<{ readonly part: number; readonly id: bigint; readonly reason: string | null }>
+  ) => Program<number>
+
+  /** The first parked row of each key in these parts: `{ part, topic, key, id }`. */
+  readonly parkedKeys: (parts: ReadonlyArray<number>) => Query
+
+  /** Parked rows by `(part, id)`, after the one given. */
+  readonly listParked: (selection: ParkedSelection, after: { part: number; id: bigint }, limit: number) => Query
+
+  readonly parkedRow: (row: Row) => ParkedRow
+
+  /** Moves refused rows back into the outbox, under the ids that they had; returns how many. */
+  readonly releaseParked: (selection: ParkedSelection) => Program<number>
+
+  /** Moves rows back that come after no refused row of their key; returns how many. */
+  readonly freeParked: Program<number>
+
+  /** Changes a payload: `{ count }`. */
+  readonly editParked: (messageKey: string, payload: Uint8Array | null) => Program<number>
+
+  /** Deletes parked rows; returns how many went. */
+  readonly dropParked: (selection: ParkedSelection) => Program<number>
+
   /** Says that an owner lives, on the database's clock: clocks of machines differ. */
   readonly announceOwner: (owner: string, ttlMillis: number) => Query
 
@@ -219,6 +249,18 @@ export const piecesOf = <A>(items: ReadonlyArray<A>): ReadonlyArray<ReadonlyArra
   return pieces
 }
 
+/** A selection as parameters; `null`: any. */
+export const selected = (
+  { key, messageKey, topic }: ParkedSelection
+): readonly [string | null, string | null, string | null] => [
+  messageKey ?? null,
+  topic ?? null,
+  key ?? null
+]
+
+/** A column of a time, as drivers hand it over. */
+export const dateOf = (value: unknown): Date => value instanceof Date ? value : new Date(Number(value))
+
 /** `[[part, n], …]`; `JSON.stringify` refuses bigints. */
 export const pairs = (values: ReadonlyArray<readonly [number, bigint]>): string =>
   `[${values.map(([part, n]) => `[${part},${n}]`).join(",")}]`
@@ -228,6 +270,17 @@ export const uuidOf = (hex: unknown): string => {
   const lower = String(hex).toLowerCase()
   return `${lower.slice(0, 8)}-${lower.slice(8, 12)}-${lower.slice(12, 16)}-${lower.slice(16, 20)}-${lower.slice(20)}`
 }
+
+/** A row of the outbox where ids of messages come in hexadecimal, and headers as text. */
+export const textualRow = (row: Row): StoredRow => ({
+  part: Number(row.part),
+  id: BigInt(row.id as number | bigint | string),
+  messageKey: uuidOf(row.message_id),
+  topic: row.topic as string,
+  key: row.key as string | null,
+  headers: JSON.parse(row.headers as string) as { readonly [name: string]: string },
+  payload: row.payload as Uint8Array | null
+})
 
 /** The `id` of the only row. */
 export const idOf = ([row]: ReadonlyArray<Row>): number => Number(row?.id)

@@ -17,8 +17,22 @@
  */
 import { uuidV7Unsafe } from "effect/crypto/SecureRandom"
 import * as Effect from "effect/Effect"
-import { type OutboxRow, parts } from "../../../MessageStore.ts"
-import { countOf, type Dialect, idOf, type Location, pairs, piecesOf, pruneChunk, type Row, uuidOf } from "./dialect.ts"
+import { type Lease, type OutboxRow, type ParkedSelection, parts } from "../../../MessageStore.ts"
+import {
+  countOf,
+  dateOf,
+  type Dialect,
+  idOf,
+  type Location,
+  pairs,
+  piecesOf,
+  pruneChunk,
+  type Query,
+  type Runner,
+  selected,
+  textualRow,
+  uuidOf
+} from "./dialect.ts"
 
 const now = "utc_timestamp(6)"
 const never = "'1970-01-01'"
@@ -70,7 +84,8 @@ export const mysql = ({ tablePrefix }: Location): Dialect => {
   const instance = table("instance")
   const inbox = table("inbox")
   const consumer = table("consumer")
-  const tableNames = ["outbox", "lease", "instance", "inbox", "consumer"].map((name) => tablePrefix + name)
+  const parked = table("parked")
+  const tableNames = ["outbox", "lease", "instance", "inbox", "consumer", "parked"].map((name) => tablePrefix + name)
   const savepoint = "effect_events"
 
   const appendText = byCount((count) =>
@@ -88,9 +103,68 @@ where part in (${placeholders(count)}) order by part, id limit ?`
 where owner = ? and part in (${placeholders(count)}) order by part lock in share mode`
   )
 
+  /** The rows of parts that `owner` holds under these epochs, which it keeps until the transaction ends. */
+  const fenced = <A extends { readonly part: number }>(
+    run: Runner,
+    owner: string,
+    leases: ReadonlyArray<Lease>,
+    rows: ReadonlyArray<A>
+  ) =>
+    Effect.map(
+      run.rows({ sql: fenceText(leases.length), params: [owner, ...leases.map(({ part }) => part)] }),
+      (found) => {
+        const epochs = new Map(found.map(({ epoch, part }) => [Number(part), BigInt(epoch as number | string)]))
+        const held = new Set(leases.filter(({ epoch, part }) => epochs.get(part) === epoch).map(({ part }) => part))
+        return rows.filter(({ part }) => held.has(part))
+      }
+    )
+
   const deleteText =
     `delete o from json_table(?, '$[*]' columns (part int path '$[0]', id bigint unsigned path '$[1]')) as d
 straight_join ${outbox} as o on o.part = d.part and o.id = d.id`
+
+  const columns = "part, id, message_id, topic, `key`, headers, payload, created_at"
+  const columnsOf = (row: string) => columns.split(", ").map((column) => `${row}.${column}`).join(", ")
+
+  const parkText = `insert into ${parked} (${columns}, reason)
+select ${columnsOf("o")}, d.reason from json_table(?, '$[*]' columns (
+  part int path '$[0]', id bigint unsigned path '$[1]', reason longtext path '$[2]'
+)) as d
+straight_join ${outbox} as o on o.part = d.part and o.id = d.id`
+
+  const parkedKeysText = byCount((count) =>
+    `select part, topic, \`key\`, min(id) as id from ${parked}
+where part in (${placeholders(count)}) and \`key\` is not null group by part, topic, \`key\``
+  )
+
+  const isSelected = `(? is null or message_id = unhex(replace(?, '-', '')))
+  and (? is null or topic = ?) and (? is null or \`key\` = ?)`
+
+  const listParkedText = `select part, id, hex(message_id) as message_id, topic, \`key\`, headers, payload, reason,
+  timestampdiff(microsecond, '1970-01-01', parked_at) div 1000 as parked_at
+from ${parked} where ${isSelected} and (part > ? or (part = ? and id > ?)) order by part, id limit ?`
+
+  /** Moves the parked rows that a statement finds back; their ids are their own. */
+  const back = (run: Runner, find: Query) =>
+    run.together(Effect.gen(function*() {
+      const found = yield* run.rows(find)
+      if (found.length === 0) return 0
+      const ids = { params: [pairs(found.map(({ id, part }) => [Number(part), BigInt(id as number | string)]))] }
+      yield* run.rows({
+        sql: `insert into ${outbox} (${columns})
+select ${columnsOf("p")} from json_table(?, '$[*]' columns (part int path '$[0]', id bigint unsigned path '$[1]')) as d
+straight_join ${parked} as p on p.part = d.part and p.id = d.id`,
+        ...ids
+      })
+      yield* run.rows({
+        sql: `delete p from json_table(?, '$[*]' columns (part int path '$[0]', id bigint unsigned path '$[1]')) as d
+straight_join ${parked} as p on p.part = d.part and p.id = d.id`,
+        ...ids
+      })
+      return found.length
+    }))
+
+  const twice = (selection: ParkedSelection) => selected(selection).flatMap((value) => [value, value])
 
   const takeText = byCount((count) =>
     `update ${lease}
@@ -177,6 +251,24 @@ where consumer = ? and message_key in (${placeholders(count, "unhex(replace(?, '
   key (processed_at)
 ) engine = InnoDB`
       ]
+    }, {
+      id: 2,
+      name: "create_parked",
+      statements: [
+        `create table if not exists ${parked} (
+  part smallint unsigned not null,
+  id bigint unsigned not null,
+  message_id binary(16) not null,
+  topic varchar(255) character set ascii collate ascii_bin not null,
+  \`key\` longtext character set utf8mb4 collate utf8mb4_bin null,
+  headers longtext character set utf8mb4 collate utf8mb4_bin not null,
+  payload longblob null,
+  created_at datetime(6) not null,
+  reason longtext character set utf8mb4 collate utf8mb4_bin null,
+  parked_at datetime(6) not null default (${now}),
+  primary key (part, id)
+) engine = InnoDB`
+      ]
     }],
 
     migrationsTable: `${tablePrefix}migrations`,
@@ -210,27 +302,74 @@ where table_schema = database() and table_name in (${placeholders(tableNames.len
 
     readRows: (of, limit) => ({ sql: readText(of.length), params: [...of, String(limit)] }),
 
-    storedRow: (row: Row) => ({
-      part: Number(row.part),
-      id: BigInt(row.id as number | string),
-      messageKey: uuidOf(row.message_id),
-      topic: row.topic as string,
-      key: row.key as string | null,
-      headers: JSON.parse(row.headers as string) as { readonly [name: string]: string },
-      payload: row.payload as Uint8Array | null
-    }),
+    storedRow: textualRow,
 
     deleteRows: (owner, leases, rows) => (run) =>
       run.together(Effect.gen(function*() {
-        const parts = leases.map(({ part }) => part)
-        const found = yield* run.rows({ sql: fenceText(parts.length), params: [owner, ...parts] })
-        const epochs = new Map(found.map(({ epoch, part }) => [Number(part), BigInt(epoch as number | string)]))
-        const held = new Set(leases.filter(({ epoch, part }) => epochs.get(part) === epoch).map(({ part }) => part))
-        const ours = rows.filter(({ part }) => held.has(part))
+        const ours = yield* fenced(run, owner, leases, rows)
         if (ours.length === 0) return 0
         yield* run.rows({ sql: deleteText, params: [pairs(ours.map((row) => [row.part, row.id]))] })
         return countOf(yield* run.rows(changed))
       })),
+
+    parkRows: (owner, leases, rows) => (run) =>
+      run.together(Effect.gen(function*() {
+        const ours = yield* fenced(run, owner, leases, rows)
+        if (ours.length === 0) return 0
+        const list = ours.map(({ id, part, reason }) => `[${part},${id},${JSON.stringify(reason)}]`)
+        yield* run.rows({ sql: parkText, params: [`[${list.join(",")}]`] })
+        yield* run.rows({ sql: deleteText, params: [pairs(ours.map((row) => [row.part, row.id]))] })
+        return countOf(yield* run.rows(changed))
+      })),
+
+    parkedKeys: (of) => ({ sql: parkedKeysText(of.length), params: of }),
+
+    listParked: (selection, after, limit) => ({
+      sql: listParkedText,
+      params: [...twice(selection), after.part, after.part, String(after.id), String(limit)]
+    }),
+
+    parkedRow: (row) => ({
+      ...textualRow(row),
+      reason: row.reason as string | null,
+      parkedAt: dateOf(row.parked_at)
+    }),
+
+    releaseParked: (selection) => (run) =>
+      back(run, {
+        sql: `select part, id from ${parked} where reason is not null and ${isSelected} order by part, id for update`,
+        params: twice(selection)
+      }),
+
+    freeParked: (run) =>
+      back(run, {
+        sql: `select part, id from ${parked} as p where reason is null and not exists (
+  select 1 from ${parked} as b
+  where b.part = p.part and b.topic = p.topic and b.\`key\` = p.\`key\` and b.id < p.id and b.reason is not null
+) order by part, id for update`,
+        params: []
+      }),
+
+    editParked: (messageKey, payload) => (run) =>
+      run.together(Effect.andThen(
+        run.rows({
+          sql: `update ${parked} set payload = ? where message_id = unhex(replace(?, '-', ''))`,
+          params: [buffer(payload), messageKey]
+        }),
+        Effect.map(
+          run.rows({
+            sql: `select count(*) as count from ${parked} where message_id = unhex(replace(?, '-', ''))`,
+            params: [messageKey]
+          }),
+          countOf
+        )
+      )),
+
+    dropParked: (selection) => (run) =>
+      run.together(Effect.andThen(
+        run.rows({ sql: `delete from ${parked} where ${isSelected}`, params: twice(selection) }),
+        Effect.map(run.rows(changed), countOf)
+      )),
 
     announceOwner: (owner, ttlMillis) => ({
       sql: `insert into ${instance} (id, expires_at) values (?, ${later})

@@ -13,8 +13,19 @@
  *
  * @internal
  */
-import { parts } from "../../../MessageStore.ts"
-import { countOf, type Dialect, idOf, type Location, maxRows, pruneChunk, type Row, single } from "./dialect.ts"
+import { parts, type StoredRow } from "../../../MessageStore.ts"
+import {
+  countOf,
+  dateOf,
+  type Dialect,
+  idOf,
+  type Location,
+  maxRows,
+  pruneChunk,
+  type Row,
+  selected,
+  single
+} from "./dialect.ts"
 
 /**
  * An array parameter. A driver takes the element type from the values, so an
@@ -22,6 +33,16 @@ import { countOf, type Dialect, idOf, type Location, maxRows, pruneChunk, type R
  */
 const nullable = <A>(values: ReadonlyArray<A | null>): ReadonlyArray<A | null> | string =>
   values.every((value) => value === null) ? `{${values.map(() => "NULL").join(",")}}` : values
+
+const storedRow = (row: Row): StoredRow => ({
+  part: Number(row.part),
+  id: BigInt(row.id as number | bigint),
+  messageKey: row.message_id as string,
+  topic: row.topic as string,
+  key: row.key as string | null,
+  headers: row.headers as { readonly [name: string]: string },
+  payload: row.payload as Uint8Array | null
+})
 
 /** @internal */
 export const postgres = ({ schema, tablePrefix }: Location): Dialect => {
@@ -31,7 +52,8 @@ export const postgres = ({ schema, tablePrefix }: Location): Dialect => {
   const instance = table("instance")
   const inbox = table("inbox")
   const consumer = table("consumer")
-  const tableNames = [outbox, lease, instance, inbox, consumer]
+  const parked = table("parked")
+  const tableNames = [outbox, lease, instance, inbox, consumer, parked]
   const later = (millis: string) => `clock_timestamp() + ${millis}::float8 * interval '1 millisecond'`
 
   const appendText = `insert into ${outbox} (part, message_id, topic, key, headers, payload)
@@ -51,6 +73,50 @@ where part = any($1::smallint[]) order by part, id limit $2`
   where held.part = d.part and o.part = d.part and o.id = d.id returning 1
 )
 select count(*)::int as count from gone`
+
+  const parkText = `with held as (
+  select part from ${lease} as l join unnest($1::smallint[], $2::bigint[]) as w(part, epoch) using (part, epoch)
+  where l.owner = $3 order by part for share of l
+), gone as (
+  delete from ${outbox} as o using held, unnest($4::smallint[], $5::bigint[], $6::text[]) as d(part, id, reason)
+  where held.part = d.part and o.part = d.part and o.id = d.id returning o.*, d.reason
+), moved as (
+  insert into ${parked} (part, id, message_id, topic, key, headers, payload, created_at, reason)
+  select part, id, message_id, topic, key, headers, payload, created_at, reason from gone returning 1
+)
+select count(*)::int as count from moved`
+
+  const parkedKeysText = `select part, topic, key, min(id) as id from ${parked}
+where part = any($1::smallint[]) and key is not null group by part, topic, key`
+
+  const isSelected =
+    `($1::uuid is null or message_id = $1) and ($2::text is null or topic = $2) and ($3::text is null or key = $3)`
+
+  const listParkedText = `select part, id, message_id, topic, key, headers, payload, reason, parked_at from ${parked}
+where ${isSelected} and (part, id) > ($4, $5) order by part, id limit $6`
+
+  /** Moves parked rows back; their ids are their own. */
+  const back = (which: string) =>
+    `with gone as (
+  delete from ${parked} as p where ${which} returning p.*
+), moved as (
+  insert into ${outbox} (part, id, message_id, topic, key, headers, payload, created_at) overriding system value
+  select part, id, message_id, topic, key, headers, payload, created_at from gone returning 1
+)
+select count(*)::int as count from moved`
+
+  const releaseParkedText = back(`reason is not null and ${isSelected}`)
+
+  const freeParkedText = back(`reason is null and not exists (
+    select 1 from ${parked} as b
+    where b.part = p.part and b.topic = p.topic and b.key = p.key and b.id < p.id and b.reason is not null
+  )`)
+
+  const dropParkedText = `with gone as (delete from ${parked} where ${isSelected} returning 1)
+select count(*)::int as count from gone`
+
+  const editParkedText = `with edited as (update ${parked} set payload = $2 where message_id = $1 returning 1)
+select count(*)::int as count from edited`
 
   const announceText = `insert into ${instance} (id, expires_at) values ($1, ${later("$2")})
 on conflict (id) do update set expires_at = excluded.expires_at`
@@ -143,6 +209,24 @@ end $$`
 )`,
         `create index if not exists "${tablePrefix}inbox_processed_at" on ${inbox} (processed_at)`
       ]
+    }, {
+      id: 2,
+      name: "create_parked",
+      statements: [
+        `create table if not exists ${parked} (
+  part smallint not null,
+  id bigint not null,
+  message_id uuid not null,
+  topic text not null,
+  key text,
+  headers json not null,
+  payload bytea,
+  created_at timestamptz not null,
+  reason text,
+  parked_at timestamptz not null default clock_timestamp(),
+  primary key (part, id)
+)`
+      ]
     }],
 
     migrationsTable: (schema === undefined ? "" : `${schema}.`) + `${tablePrefix}migrations`,
@@ -179,15 +263,7 @@ join pg_catalog.pg_namespace n on n.oid = c.relnamespace`,
 
     readRows: (of, limit) => ({ sql: readText, params: [of, limit] }),
 
-    storedRow: (row: Row) => ({
-      part: Number(row.part),
-      id: BigInt(row.id as number | bigint),
-      messageKey: row.message_id as string,
-      topic: row.topic as string,
-      key: row.key as string | null,
-      headers: row.headers as { readonly [name: string]: string },
-      payload: row.payload as Uint8Array | null
-    }),
+    storedRow,
 
     deleteRows: (owner, leases, rows) =>
       single({
@@ -200,6 +276,40 @@ join pg_catalog.pg_namespace n on n.oid = c.relnamespace`,
           rows.map((row) => row.id)
         ]
       }, countOf),
+
+    parkRows: (owner, leases, rows) =>
+      single({
+        sql: parkText,
+        params: [
+          leases.map((held) => held.part),
+          leases.map((held) => held.epoch),
+          owner,
+          rows.map((row) => row.part),
+          rows.map((row) => row.id),
+          nullable(rows.map((row) => row.reason))
+        ]
+      }, countOf),
+
+    parkedKeys: (of) => ({ sql: parkedKeysText, params: [of] }),
+
+    listParked: (selection, after, limit) => ({
+      sql: listParkedText,
+      params: [...selected(selection), after.part, after.id, limit]
+    }),
+
+    parkedRow: (row) => ({
+      ...storedRow(row),
+      reason: row.reason as string | null,
+      parkedAt: dateOf(row.parked_at)
+    }),
+
+    releaseParked: (selection) => single({ sql: releaseParkedText, params: selected(selection) }, countOf),
+
+    freeParked: single({ sql: freeParkedText, params: [] }, countOf),
+
+    editParked: (messageKey, payload) => single({ sql: editParkedText, params: [messageKey, payload] }, countOf),
+
+    dropParked: (selection) => single({ sql: dropParkedText, params: selected(selection) }, countOf),
 
     announceOwner: (owner, ttlMillis) => ({ sql: announceText, params: [owner, ttlMillis] }),
 

@@ -13,8 +13,23 @@
  *
  * @internal
  */
+import * as Effect from "effect/Effect"
 import { parts } from "../../../MessageStore.ts"
-import { type Dialect, idOf, type Location, pairs, piecesOf, pruneChunk, type Row, single, uuidOf } from "./dialect.ts"
+import {
+  dateOf,
+  type Dialect,
+  idOf,
+  type Location,
+  pairs,
+  piecesOf,
+  type Program,
+  pruneChunk,
+  type Row,
+  selected,
+  single,
+  textualRow,
+  uuidOf
+} from "./dialect.ts"
 
 const now = "cast(unixepoch('subsec') * 1000 as integer)"
 
@@ -28,7 +43,8 @@ export const sqlite = ({ tablePrefix }: Location): Dialect => {
   const instance = table("instance")
   const inbox = table("inbox")
   const consumer = table("consumer")
-  const tableNames = ["outbox", "lease", "instance", "inbox", "consumer"].map((name) => tablePrefix + name)
+  const parked = table("parked")
+  const tableNames = ["outbox", "lease", "instance", "inbox", "consumer", "parked"].map((name) => tablePrefix + name)
 
   const appendTexts = new Map<number, string>()
   const appendText = (rows: number): string => {
@@ -52,6 +68,48 @@ where part in (select value from json_each(?)) order by part, id limit ?`
     join ${lease} as l on l.part = w.value ->> 0 and l.epoch = w.value ->> 1 and l.owner = ?
   )
 ) returning 1`
+
+  const columns = "part, id, message_id, topic, key, headers, payload, created_at"
+
+  const parkText = `insert into ${parked} (${columns}, reason)
+select o.part, o.id, o.message_id, o.topic, o.key, o.headers, o.payload, o.created_at, d.value ->> 2
+from json_each(?) as d
+join ${outbox} as o on o.id = d.value ->> 1 and o.part = d.value ->> 0
+where o.part in (
+  select l.part from json_each(?) as w
+  join ${lease} as l on l.part = w.value ->> 0 and l.epoch = w.value ->> 1 and l.owner = ?
+)
+returning part, id`
+
+  const deleteParkedText = `delete from ${outbox} where id in (
+  select o.id from json_each(?) as d join ${outbox} as o on o.id = d.value ->> 1 and o.part = d.value ->> 0
+)`
+
+  const parkedKeysText = `select part, topic, key, min(id) as id from ${parked}
+where part in (select value from json_each(?)) and key is not null group by part, topic, key`
+
+  const isSelected =
+    `(?1 is null or message_id = unhex(?1, '-')) and (?2 is null or topic = ?2) and (?3 is null or key = ?3)`
+
+  const listParkedText =
+    `select part, id, hex(message_id) as message_id, topic, key, headers, payload, reason, parked_at from ${parked}
+where ${isSelected} and (part, id) > (?4, ?5) order by part, id limit ?6`
+
+  /** Moves parked rows back; their ids are their own. */
+  const back = (which: string, params: ReadonlyArray<unknown>): Program<number> => (run) =>
+    run.together(Effect.gen(function*() {
+      const moved = yield* run.rows({
+        sql:
+          `insert into ${outbox} (${columns}) select ${columns} from ${parked} as p where ${which} returning part, id`,
+        params
+      })
+      if (moved.length === 0) return 0
+      yield* run.rows({
+        sql: `delete from ${parked} where (part, id) in (select value ->> 0, value ->> 1 from json_each(?))`,
+        params: [pairs(moved.map(({ id, part }) => [Number(part), BigInt(id as number | bigint)]))]
+      })
+      return moved.length
+    }))
 
   const announceText = `insert into ${instance} (id, expires_at) values (?, ${now} + ?)
 on conflict (id) do update set expires_at = excluded.expires_at`
@@ -120,6 +178,24 @@ insert or ignore into ${lease} (part) select part from n`,
 ) strict, without rowid`,
         `create index if not exists ${table("inbox_processed_at")} on ${inbox} (processed_at)`
       ]
+    }, {
+      id: 2,
+      name: "create_parked",
+      statements: [
+        `create table if not exists ${parked} (
+  part integer not null,
+  id integer not null,
+  message_id blob not null check (length(message_id) = 16),
+  topic text not null,
+  key text,
+  headers text not null,
+  payload blob,
+  created_at integer not null,
+  reason text,
+  parked_at integer not null default (${now}),
+  primary key (part, id)
+) strict, without rowid`
+      ]
     }],
 
     migrationsTable: `${tablePrefix}migrations`,
@@ -149,15 +225,7 @@ where type = 'table' and name in (select value from json_each(?))`,
 
     readRows: (of, limit) => ({ sql: readText, params: [JSON.stringify(of), limit] }),
 
-    storedRow: (row: Row) => ({
-      part: Number(row.part),
-      id: BigInt(row.id as number | bigint),
-      messageKey: uuidOf(row.message_id),
-      topic: row.topic as string,
-      key: row.key as string | null,
-      headers: JSON.parse(row.headers as string) as { readonly [name: string]: string },
-      payload: row.payload as Uint8Array | null
-    }),
+    storedRow: textualRow,
 
     deleteRows: (owner, leases, rows) =>
       single({
@@ -168,6 +236,53 @@ where type = 'table' and name in (select value from json_each(?))`,
           owner
         ]
       }, lengthOf),
+
+    parkRows: (owner, leases, rows) => (run) =>
+      run.together(Effect.gen(function*() {
+        const moved = yield* run.rows({
+          sql: parkText,
+          params: [
+            `[${rows.map(({ id, part, reason }) => `[${part},${id},${JSON.stringify(reason)}]`).join(",")}]`,
+            pairs(leases.map((held) => [held.part, held.epoch])),
+            owner
+          ]
+        })
+        const ids = pairs(moved.map(({ id, part }) => [Number(part), BigInt(id as number | bigint)]))
+        yield* run.rows({ sql: deleteParkedText, params: [ids] })
+        return moved.length
+      })),
+
+    parkedKeys: (of) => ({ sql: parkedKeysText, params: [JSON.stringify(of)] }),
+
+    listParked: (selection, after, limit) => ({
+      sql: listParkedText,
+      params: [...selected(selection), after.part, after.id, limit]
+    }),
+
+    parkedRow: (row) => ({
+      ...textualRow(row),
+      reason: row.reason as string | null,
+      parkedAt: dateOf(row.parked_at)
+    }),
+
+    releaseParked: (selection) => back(`reason is not null and ${isSelected}`, selected(selection)),
+
+    freeParked: back(
+      `reason is null and not exists (
+  select 1 from ${parked} as b
+  where b.part = p.part and b.topic = p.topic and b.key = p.key and b.id < p.id and b.reason is not null
+)`,
+      []
+    ),
+
+    editParked: (messageKey, payload) =>
+      single({
+        sql: `update ${parked} set payload = ?2 where message_id = unhex(?1, '-') returning 1`,
+        params: [messageKey, payload]
+      }, lengthOf),
+
+    dropParked: (selection) =>
+      single({ sql: `delete from ${parked} where ${isSelected} returning 1`, params: selected(selection) }, lengthOf),
 
     announceOwner: (owner, ttlMillis) => ({ sql: announceText, params: [owner, ttlMillis] }),
 

@@ -82,8 +82,48 @@ const makeOutbox = (
     leases.length === 0
       ? Effect.succeed(0)
       : quiet("remove sent rows from the outbox", dialect.deleteRows(owner, leases, rows)),
-  wakeups: wakeups.subscribe
+  wakeups: wakeups.subscribe,
+  parked: makeParked(sql, dialect, { quiet, within }, wakeups)
 })
+
+const firstRow = { part: -1, id: 0n }
+
+const makeParked = (
+  sql: SqlClient.SqlClient,
+  dialect: Dialect,
+  { quiet, within }: Runners,
+  wakeups: Wakeups
+): MessageStore.ParkedRows => {
+  const waking = (moved: Ran<number>): Ran<number> =>
+    Effect.tap(moved, (rows) => rows === 0 ? Effect.void : sql.afterCommit(wakeups.announce))
+  return {
+    park: ({ leases, owner, rows }) =>
+      leases.length === 0
+        ? Effect.succeed(0)
+        : quiet("park rows of the outbox", dialect.parkRows(owner, leases, rows)),
+    keys: (parts) =>
+      Effect.map(
+        quiet("look for parked keys", rowsOf(dialect.parkedKeys(parts))),
+        (rows) =>
+          rows.map((row): MessageStore.ParkedKey => ({
+            part: Number(row.part),
+            topic: row.topic as string,
+            key: row.key as string,
+            id: BigInt(row.id as number | bigint)
+          }))
+      ),
+    list: ({ after = firstRow, limit, selection }) =>
+      Effect.map(
+        within("list parked rows", rowsOf(dialect.listParked(selection, after, limit))),
+        (rows) => rows.map(dialect.parkedRow)
+      ),
+    release: (selection) => waking(within("release parked rows", dialect.releaseParked(selection))),
+    free: waking(Effect.suspend(() => quiet("free parked rows", dialect.freeParked))),
+    edit: (messageKey, payload) =>
+      Effect.map(within("edit a parked row", dialect.editParked(messageKey, payload)), (rows) => rows > 0),
+    drop: (selection) => within("drop parked rows", dialect.dropParked(selection))
+  }
+}
 
 const makeLeases = (dialect: Dialect, { quiet }: Runners): MessageStore.Leases => ({
   beat: Effect.fnUntraced(function*(owner, ttl) {

@@ -9,7 +9,7 @@
  */
 import type { Partition, PauseReason, Running, Waiting } from "../../../ConsumerGroup.ts"
 import { reasonOf as failureOf } from "../../wire/deadLetter.ts"
-import { asText } from "../../wire/envelope.ts"
+import { asText, shortKey } from "../../wire/envelope.ts"
 import type { Reader } from "../handler.ts"
 import type { Assignment, Delivery, Task } from "../order/assignment.ts"
 
@@ -59,10 +59,6 @@ export interface Surroundings {
   readonly commitError: string | null
   readonly stuckAfterMillis: number
 }
-
-export const maxKey = 100
-
-export const shortKey = (text: string): string => text.length <= maxKey ? text : `${text.slice(0, maxKey)}…`
 
 export const keyOf = ({ delivery: { record: { key } } }: Task): string | null =>
   key === null ? null : shortKey(asText(key))
