@@ -6,6 +6,7 @@ import { describe, layer } from "@effect/vitest"
 import * as Layer from "effect/Layer"
 import { type FrontFeatures, type Services, silent } from "../consumer/support.ts"
 import { caseTimeout } from "../features.ts"
+import { parking } from "./parking.ts"
 import { relaying } from "./relay.ts"
 import { transactions } from "./transactions.ts"
 
@@ -15,5 +16,6 @@ export const outboxSuite = <E>(name: string, services: Layer.Layer<Services, E>,
     (it) => {
       describe("transactions", () => transactions(it, features))
       describe("relay", () => relaying(it, features))
+      describe("parking", () => parking(it, features))
     }
   )

@@ -21,6 +21,7 @@ import type { StoreFeatures } from "../features.ts"
 import { inbox } from "./inbox.ts"
 import { leases } from "./leases.ts"
 import { outbox } from "./outbox.ts"
+import { parked } from "./parked.ts"
 import { transactions } from "./transactions.ts"
 
 export const storeSuite = <R, E>(
@@ -34,6 +35,7 @@ export const storeSuite = <R, E>(
   })(`${name} as a MessageStore`, (it) => {
     describe("transactions", () => transactions(it, features))
     describe("outbox rows", () => outbox(it, features))
+    describe("parked rows", () => parked(it, features))
     describe("leases", () => leases(it, features))
     describe("inbox", () => inbox(it, features))
   })

@@ -15,9 +15,8 @@
  *
  * @internal
  */
-import { uuidV7Unsafe } from "effect/crypto/SecureRandom"
 import * as Effect from "effect/Effect"
-import { type Lease, type OutboxRow, type ParkedSelection, parts } from "../../../MessageStore.ts"
+import { type Lease, type ParkedSelection, parts } from "../../../MessageStore.ts"
 import {
   countOf,
   dateOf,
@@ -33,48 +32,11 @@ import {
   textualRow,
   uuidOf
 } from "./dialect.ts"
+import { buffer, byBytes, byCount, claimNumber, placeholders } from "./mysqlParameters.ts"
 
 const now = "utc_timestamp(6)"
 const never = "'1970-01-01'"
 const later = `${now} + interval ? * 1000 microsecond`
-
-/** Bytes of payloads that one insert carries: a server refuses packets above 16 MB by default, some above 4. */
-const maxInsertBytes = 2 * 1024 * 1024
-
-/** The driver knows bytes as `Buffer` only. */
-const buffer = (bytes: Uint8Array | null): Buffer | null =>
-  bytes === null ? null : Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength)
-
-const placeholders = (count: number, one = "?"): string => new Array(count).fill(one).join(", ")
-
-/** A text for each number of values, built once. */
-const byCount = (text: (count: number) => string) => {
-  const texts = new Map<number, string>()
-  return (count: number): string => {
-    let known = texts.get(count)
-    if (known === undefined) texts.set(count, known = text(count))
-    return known
-  }
-}
-
-/** Splits rows further, where their payloads are large. */
-const byBytes = (rows: ReadonlyArray<OutboxRow>): ReadonlyArray<ReadonlyArray<OutboxRow>> => {
-  const chunks: Array<Array<OutboxRow>> = [[]]
-  let bytes = 0
-  for (const row of rows) {
-    const own = row.payload?.length ?? 0
-    if (bytes > 0 && bytes + own > maxInsertBytes) {
-      chunks.push([])
-      bytes = 0
-    }
-    chunks.at(-1)!.push(row)
-    bytes += own
-  }
-  return chunks
-}
-
-/** Tells the marks of one claim from those of others; 48 bits, which a double holds. */
-const claimNumber = (): number => Number.parseInt(uuidV7Unsafe().slice(-12), 16)
 
 /** @internal */
 export const mysql = ({ tablePrefix }: Location): Dialect => {
@@ -119,18 +81,20 @@ where owner = ? and part in (${placeholders(count)}) order by part lock in share
       }
     )
 
-  const deleteText =
-    `delete o from json_table(?, '$[*]' columns (part int path '$[0]', id bigint unsigned path '$[1]')) as d
-straight_join ${outbox} as o on o.part = d.part and o.id = d.id`
+  /** The rows of a table that a JSON list names: `[[part, id, reason?], …]`. */
+  const listed = (from: string) =>
+    `json_table(?, '$[*]' columns (
+  part int path '$[0]', id bigint unsigned path '$[1]', reason longtext path '$[2]'
+)) as d straight_join ${from} as o on o.part = d.part and o.id = d.id`
+
+  const deleteText = `delete o from ${listed(outbox)}`
 
   const columns = "part, id, message_id, topic, `key`, headers, payload, created_at"
-  const columnsOf = (row: string) => columns.split(", ").map((column) => `${row}.${column}`).join(", ")
+  const columnsOfListed = columns.split(", ").map((column) => `o.${column}`).join(", ")
 
-  const parkText = `insert into ${parked} (${columns}, reason)
-select ${columnsOf("o")}, d.reason from json_table(?, '$[*]' columns (
-  part int path '$[0]', id bigint unsigned path '$[1]', reason longtext path '$[2]'
-)) as d
-straight_join ${outbox} as o on o.part = d.part and o.id = d.id`
+  const parkText = `insert into ${parked} (${columns}, reason) select ${columnsOfListed}, d.reason from ${
+    listed(outbox)
+  }`
 
   const parkedKeysText = byCount((count) =>
     `select part, topic, \`key\`, min(id) as id from ${parked}
@@ -149,18 +113,12 @@ from ${parked} where ${isSelected} and (part > ? or (part = ? and id > ?)) order
     run.together(Effect.gen(function*() {
       const found = yield* run.rows(find)
       if (found.length === 0) return 0
-      const ids = { params: [pairs(found.map(({ id, part }) => [Number(part), BigInt(id as number | string)]))] }
+      const params = [pairs(found.map(({ id, part }) => [Number(part), BigInt(id as number | string)]))]
       yield* run.rows({
-        sql: `insert into ${outbox} (${columns})
-select ${columnsOf("p")} from json_table(?, '$[*]' columns (part int path '$[0]', id bigint unsigned path '$[1]')) as d
-straight_join ${parked} as p on p.part = d.part and p.id = d.id`,
-        ...ids
+        sql: `insert into ${outbox} (${columns}) select ${columnsOfListed} from ${listed(parked)}`,
+        params
       })
-      yield* run.rows({
-        sql: `delete p from json_table(?, '$[*]' columns (part int path '$[0]', id bigint unsigned path '$[1]')) as d
-straight_join ${parked} as p on p.part = d.part and p.id = d.id`,
-        ...ids
-      })
+      yield* run.rows({ sql: `delete o from ${listed(parked)}`, params })
       return found.length
     }))
 
@@ -316,7 +274,9 @@ where table_schema = database() and table_name in (${placeholders(tableNames.len
       run.together(Effect.gen(function*() {
         const ours = yield* fenced(run, owner, leases, rows)
         if (ours.length === 0) return 0
-        const list = ours.map(({ id, part, reason }) => `[${part},${id},${JSON.stringify(reason)}]`)
+        const list = ours.map(({ id, part, reason }) =>
+          `[${part},${id}${reason === null ? "" : `,${JSON.stringify(reason)}`}]`
+        )
         yield* run.rows({ sql: parkText, params: [`[${list.join(",")}]`] })
         yield* run.rows({ sql: deleteText, params: [pairs(ours.map((row) => [row.part, row.id]))] })
         return countOf(yield* run.rows(changed))

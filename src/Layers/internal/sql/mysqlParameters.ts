@@ -1,0 +1,47 @@
+/**
+ * How values travel to MySQL: bytes, lists, and more than a packet holds.
+ *
+ * Owns: what its driver and its protocol ask for.
+ *
+ * @internal
+ */
+import { uuidV7Unsafe } from "effect/crypto/SecureRandom"
+import type { OutboxRow } from "../../../MessageStore.ts"
+
+/** Bytes of payloads that one insert carries: a server refuses packets above 16 MB by default, some above 4. */
+const maxInsertBytes = 2 * 1024 * 1024
+
+/** The driver knows bytes as `Buffer` only. */
+export const buffer = (bytes: Uint8Array | null): Buffer | null =>
+  bytes === null ? null : Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength)
+
+export const placeholders = (count: number, one = "?"): string => new Array(count).fill(one).join(", ")
+
+/** A text for each number of values, built once. */
+export const byCount = (text: (count: number) => string) => {
+  const texts = new Map<number, string>()
+  return (count: number): string => {
+    let known = texts.get(count)
+    if (known === undefined) texts.set(count, known = text(count))
+    return known
+  }
+}
+
+/** Splits rows further, where their payloads are large. */
+export const byBytes = (rows: ReadonlyArray<OutboxRow>): ReadonlyArray<ReadonlyArray<OutboxRow>> => {
+  const chunks: Array<Array<OutboxRow>> = [[]]
+  let bytes = 0
+  for (const row of rows) {
+    const own = row.payload?.length ?? 0
+    if (bytes > 0 && bytes + own > maxInsertBytes) {
+      chunks.push([])
+      bytes = 0
+    }
+    chunks.at(-1)!.push(row)
+    bytes += own
+  }
+  return chunks
+}
+
+/** Tells the marks of one claim from those of others; 48 bits, which a double holds. */
+export const claimNumber = (): number => Number.parseInt(uuidV7Unsafe().slice(-12), 16)
