@@ -92,9 +92,8 @@ where owner = ? and part in (${placeholders(count)}) order by part lock in share
   const columns = "part, id, message_id, topic, `key`, headers, payload, created_at"
   const columnsOfListed = columns.split(", ").map((column) => `o.${column}`).join(", ")
 
-  const parkText = `insert into ${parked} (${columns}, reason) select ${columnsOfListed}, d.reason from ${
-    listed(outbox)
-  }`
+  const parkText = `insert into ${parked} (${columns}, reason)
+select ${columnsOfListed}, d.reason from ${listed(outbox)}`
 
   const parkedKeysText = byCount((count) =>
     `select part, topic, \`key\`, min(id) as id from ${parked}
