@@ -11,6 +11,7 @@ import {
   BrokerError,
   type BrokerErrorReason,
   type Producer,
+  Refused,
   ResultUnknown,
   TooLarge,
   UnknownTopic
@@ -316,6 +317,18 @@ describe("a request that is too large", () => {
       const texts = [..."abcdefgh"]
       const outcomes = yield* lanes.send(texts.map((text) => message(text, text)), minute)
       assert.deepStrictEqual(summary(outcomes), [0, 1, 2, "TooLarge", 3, 4, 5, 6])
+      assert.deepStrictEqual(log(), [..."abcefgh"])
+    }))
+
+  it.effect("that the broker refuses for one message fails for that one alone", () =>
+    Effect.gen(function*() {
+      const refused = new Refused({ operation: "send", detail: "test", cause: new Error("test") })
+      const { lanes, log } = yield* scripted({
+        answer: (_, texts) => texts.includes("d") ? fail(refused) : Effect.void
+      })
+      const texts = [..."abcdefgh"]
+      const outcomes = yield* lanes.send(texts.map((text) => message(text, text)), minute)
+      assert.deepStrictEqual(summary(outcomes), [0, 1, 2, "Refused", 3, 4, 5, 6])
       assert.deepStrictEqual(log(), [..."abcefgh"])
     }))
 
