@@ -94,15 +94,24 @@ export interface ParkedSelection {
 }
 
 /**
- * The first parked row of a topic and key: what comes after it waits.
+ * What rows are kept in order by.
  *
  * @category models
  * @since 0.1.0
  */
-export interface ParkedKey {
+export interface RowKey {
   readonly part: number
   readonly topic: string
   readonly key: string
+}
+
+/**
+ * The first parked row of a key: what comes after it waits.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface ParkedKey extends RowKey {
   readonly id: bigint
 }
 
@@ -127,10 +136,8 @@ export interface ParkedRows {
       readonly reason: string | null
     }>
   }) => Effect.Effect<number, MessageStoreError>
-  /** The first row of each topic and key in these parts. */
-  readonly keys: (
-    parts: Arr.NonEmptyReadonlyArray<number>
-  ) => Effect.Effect<ReadonlyArray<ParkedKey>, MessageStoreError>
+  /** The first parked row of each of these keys that has one. */
+  readonly keys: (of: Arr.NonEmptyReadonlyArray<RowKey>) => Effect.Effect<ReadonlyArray<ParkedKey>, MessageStoreError>
   /** Up to `limit` rows in the order of their parts and ids, after the one given. */
   readonly list: (options: {
     readonly selection: ParkedSelection

@@ -22,6 +22,8 @@ const discarded = counter("discarded", "Events that a handler gave up on for goo
 const ignored = counter("ignored", "Events whose failure is ignored by the policy")
 const duplicates = counter("duplicates", "Events that were recognised as applied already, and skipped")
 
+const parked = counter("parked", "Outbox events that the broker refused, and those parked behind them")
+
 const batchSize = Metric.histogram("effect_events_batch_size", {
   description: "Events per batch, or per transaction of a group commit",
   boundaries: [1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000]
@@ -102,6 +104,10 @@ export class Meter {
 /** Counts events that were applied already. */
 export const countDuplicates = (labels: HandlerLabels, events: number): Effect.Effect<void> =>
   Metric.update(Metric.withAttributes(duplicates, { ...labels }), events)
+
+/** Counts outbox events that were parked. */
+export const countParked = (topic: string, events: number): Effect.Effect<void> =>
+  Metric.update(Metric.withAttributes(parked, { topic }), events)
 
 /** The gauges of one partition, which go when it goes. */
 export class PartitionGauges {

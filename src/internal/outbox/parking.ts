@@ -13,7 +13,7 @@
  * @internal
  */
 import type { BrokerError } from "../../Broker.ts"
-import type { ParkedKey, StoredRow } from "../../MessageStore.ts"
+import type { ParkedKey, RowKey, StoredRow } from "../../MessageStore.ts"
 
 /** What a failed send says about its row. */
 export type Verdict = "Refused" | "MayPass" | "Outage"
@@ -44,6 +44,19 @@ export const isBehind = (blocked: Blocked, { id, key, topic }: StoredRow): boole
   if (blocked.size === 0 || key === null) return false
   const first = blocked.get(nameOf(topic, key))
   return first !== undefined && first < id
+}
+
+/** The keys of rows, each once. */
+export const keysOf = (rows: ReadonlyArray<StoredRow>): Array<RowKey> => {
+  const keys = new Map<string, RowKey>()
+  for (const { key, part, topic } of rows) if (key !== null) keys.set(nameOf(topic, key), { part, topic, key })
+  return Array.from(keys.values())
+}
+
+/** The rows of these keys, and those without any. */
+export const ofKeys = (rows: ReadonlyArray<StoredRow>, keys: ReadonlyArray<RowKey>): Array<StoredRow> => {
+  const names = new Set(keys.map(({ key, topic }) => nameOf(topic, key)))
+  return rows.filter(({ key, topic }) => key === null || names.has(nameOf(topic, key)))
 }
 
 /** A row to be parked; `reason` is `null` for one that is only behind another. */

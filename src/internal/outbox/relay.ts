@@ -33,6 +33,7 @@ import {
   type StoredRow
 } from "../../MessageStore.ts"
 import * as EngineEvent from "../engineEvent.ts"
+import * as Metrics from "../metrics.ts"
 import * as Lanes from "../publisher/lanes.ts"
 import * as Envelope from "../wire/envelope.ts"
 import * as Lease from "./lease.ts"
@@ -129,21 +130,28 @@ export const start = Effect.fnUntraced(function*(options: {
   // --- rows ---
 
   let readAfter: number | undefined = undefined
-  /** Whether rows of parts of ours may be parked. Only owners park, so that is known until others owned them. */
+  /** Whether rows of parts of ours may be parked: only owners park. */
   let someParked = true
+  /** How often we have parked rows. */
+  let timesParked = 0
   /** Since when topics are refused, by what may pass. */
   const refusedSince = new Map<string, number>()
   const patienceMillis = Duration.toMillis(settings.patience)
 
-  /** Asked before the rows are read: what is released in between is then among them, and not behind nothing. */
-  const blockedKeys = (owned: Arr.NonEmptyReadonlyArray<number>) =>
-    someParked
-      ? Effect.map(store.outbox.parked.keys(owned), (keys) => {
-        // Of a rotating read, only a whole one tells.
-        if (keys.length === 0 && owned.length === held.leases.size) someParked = false
-        return Parking.blockedBy(keys)
-      })
-      : Effect.succeed(Parking.blockedBy([]))
+  /**
+   * Reads rows, and which of their keys have parked ones. Those are looked up
+   * before the rows that count are read: what is released in between is among
+   * the rows then, and nothing overtakes it.
+   */
+  const read = Effect.fnUntraced(function*(owned: Arr.NonEmptyReadonlyArray<number>) {
+    const reading = store.outbox.read({ parts: owned, limit: settings.batchSize })
+    const rows = yield* reading
+    const keys = someParked ? Parking.keysOf(rows) : []
+    if (!Arr.isArrayNonEmpty(keys)) return { rows, all: rows, blocked: Parking.blockedBy([]) }
+    const blocked = Parking.blockedBy(yield* store.outbox.parked.keys(keys))
+    const all = yield* reading
+    return { rows: Parking.ofKeys(all, keys), all, blocked }
+  })
 
   /** Why a row that was not sent is parked; `undefined` if it stays. */
   const refusalOf = (row: StoredRow, cause: Cause.Cause<BrokerError>, now: number): string | undefined => {
@@ -165,8 +173,10 @@ export const start = Effect.fnUntraced(function*(options: {
     const rows = parkings.map(({ reason, row: { id, part } }) => ({ part, id, reason }))
     if (!Arr.isArrayNonEmpty(rows)) return 0
     someParked = true
+    timesParked++
     const parked = yield* store.outbox.parked.park({ owner: instance, leases: Array.from(leases.values()), rows })
     for (const { reason, row: { key, messageKey, topic } } of parkings) {
+      yield* Metrics.countParked(topic, 1)
       if (reason === null) continue
       yield* EngineEvent.log({
         _tag: "RowParked",
@@ -185,10 +195,9 @@ export const start = Effect.fnUntraced(function*(options: {
     const leases = held.leases
     const owned = Parts.next(Array.from(leases.keys()).sort((a, b) => a - b), readAfter)
     if (!Arr.isReadonlyArrayNonEmpty(owned)) return { rows: 0, more: false, refused: undefined }
-    const blocked = yield* blockedKeys(owned)
-    const rows = yield* store.outbox.read({ parts: owned, limit: settings.batchSize })
+    const { all, blocked, rows } = yield* read(owned)
     const wrapped = readAfter !== undefined
-    readAfter = Parts.after(rows, settings.batchSize)
+    readAfter = Parts.after(all, settings.batchSize)
     if (rows.length === 0) return { rows: 0, more: wrapped, refused: undefined }
     // The check that keeps order against a frozen owner: right before the send.
     const left = Lease.leftMillis(held, clock.monotonicTimeNanosUnsafe())
@@ -255,7 +264,13 @@ export const start = Effect.fnUntraced(function*(options: {
     EngineEvent.log({ _tag: "RelayFailed", instance, reason: reasonOf(cause), afterMillis })
 
   // A row may have been parked behind another that was released at the same time.
-  const freeFollowers = Effect.suspend(() => someParked ? store.outbox.parked.free : Effect.succeed(0))
+  const freeFollowers = Effect.gen(function*() {
+    if (!someParked) return
+    const before = timesParked
+    const some = yield* store.outbox.parked.list({ selection: {}, limit: 1 })
+    if (some.length > 0) yield* store.outbox.parked.free
+    else if (timesParked === before) someParked = false
+  })
 
   const leasing = Effect.gen(function*() {
     while (true) {
@@ -265,6 +280,7 @@ export const start = Effect.fnUntraced(function*(options: {
   })
 
   yield* renew
+  yield* freeFollowers
   yield* EngineEvent.log({ _tag: "RelayStarted", instance })
   // Runs after both fibers have ended, since it is registered before them.
   yield* Effect.addFinalizer(() =>

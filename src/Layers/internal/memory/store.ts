@@ -102,15 +102,12 @@ export const make = (): { readonly store: MessageStore["Service"]; readonly cont
         }
         return found.length
       }),
-    keys: (parts) =>
-      atomically("look for parked keys", (level) => {
-        const first = new Map<string, ParkedKey>()
-        for (const { id, key, part, topic } of chosen(level, {})) {
-          const name = JSON.stringify([part, topic, key])
-          if (key !== null && parts.includes(part) && !first.has(name)) first.set(name, { part, topic, key, id })
-        }
-        return Array.from(first.values())
-      }),
+    keys: (of) =>
+      atomically("look for parked keys", (level) =>
+        of.flatMap(({ key, part, topic }): Array<ParkedKey> => {
+          const first = chosen(level, { key, topic }).find((row) => row.part === part)
+          return first === undefined ? [] : [{ part, topic, key, id: first.id }]
+        })),
     list: ({ after, limit, selection }) =>
       atomically("list parked rows", (level) =>
         chosen(level, selection)

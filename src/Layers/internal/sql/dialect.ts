@@ -17,7 +17,7 @@
 import type * as Arr from "effect/Array"
 import * as Effect from "effect/Effect"
 import type * as SqlError from "effect/sql/SqlError"
-import type { Lease, OutboxRow, ParkedRow, ParkedSelection, StoredRow } from "../../../MessageStore.ts"
+import type { Lease, OutboxRow, ParkedRow, ParkedSelection, RowKey, StoredRow } from "../../../MessageStore.ts"
 
 /** A statement's text with its bound values. */
 export interface Query {
@@ -163,8 +163,8 @@ export interface Dialect {
     rows: ReadonlyArray<{ readonly part: number; readonly id: bigint; readonly reason: string | null }>
   ) => Program<number>
 
-  /** The first parked row of each key in these parts: `{ part, topic, key, id }`. */
-  readonly parkedKeys: (parts: ReadonlyArray<number>) => Query
+  /** The first parked row of each of these keys that has one: `{ part, topic, key, id }`. */
+  readonly parkedKeys: (of: ReadonlyArray<RowKey>) => Program<ReadonlyArray<Row>>
 
   /** Parked rows by `(part, id)`, after the one given. */
   readonly listParked: (selection: ParkedSelection, after: { part: number; id: bigint }, limit: number) => Query

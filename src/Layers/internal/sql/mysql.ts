@@ -16,7 +16,7 @@
  * @internal
  */
 import * as Effect from "effect/Effect"
-import { type Lease, type ParkedSelection, parts } from "../../../MessageStore.ts"
+import type { Lease, ParkedSelection } from "../../../MessageStore.ts"
 import {
   countOf,
   dateOf,
@@ -33,9 +33,8 @@ import {
   uuidOf
 } from "./dialect.ts"
 import { buffer, byBytes, byCount, claimNumber, placeholders } from "./mysqlParameters.ts"
+import { migrations, never, now } from "./mysqlTables.ts"
 
-const now = "utc_timestamp(6)"
-const never = "'1970-01-01'"
 const later = `${now} + interval ? * 1000 microsecond`
 
 /** @internal */
@@ -97,7 +96,7 @@ select ${columnsOfListed}, d.reason from ${listed(outbox)}`
 
   const parkedKeysText = byCount((count) =>
     `select part, topic, \`key\`, min(id) as id from ${parked}
-where part in (${placeholders(count)}) and \`key\` is not null group by part, topic, \`key\``
+where (part, topic, \`key\`) in (${placeholders(count, "(?, ?, ?)")}) group by part, topic, \`key\``
   )
 
   const isSelected = `(? is null or message_id = unhex(replace(?, '-', '')))
@@ -164,69 +163,7 @@ where consumer = ? and message_key in (${placeholders(count, "unhex(replace(?, '
 
     prepare: [],
 
-    migrations: [{
-      id: 1,
-      name: "create_tables",
-      statements: [
-        `create table if not exists ${outbox} (
-  part smallint unsigned not null,
-  id bigint unsigned not null auto_increment,
-  message_id binary(16) not null,
-  topic varchar(255) character set ascii collate ascii_bin not null,
-  \`key\` longtext character set utf8mb4 collate utf8mb4_bin null,
-  headers longtext character set utf8mb4 collate utf8mb4_bin not null,
-  payload longblob null,
-  created_at datetime(6) not null default (${now}),
-  primary key (part, id),
-  key (id)
-) engine = InnoDB`,
-        `create table if not exists ${lease} (
-  part smallint unsigned not null primary key,
-  owner varchar(64) character set ascii collate ascii_bin null,
-  epoch bigint not null default 0,
-  expires_at datetime(6) not null default ${never}
-) engine = InnoDB`,
-        `insert ignore into ${lease} (part) values ${
-          Array.from({ length: parts }, (_, part) => `(${part})`).join(", ")
-        }`,
-        `create table if not exists ${instance} (
-  id varchar(64) character set ascii collate ascii_bin not null primary key,
-  expires_at datetime(6) not null
-) engine = InnoDB`,
-        `create table if not exists ${consumer} (
-  id int unsigned not null auto_increment primary key,
-  consumer_group varbinary(1000) not null,
-  handler varbinary(1000) not null,
-  unique key (consumer_group, handler)
-) engine = InnoDB`,
-        `create table if not exists ${inbox} (
-  consumer int unsigned not null,
-  message_key binary(16) not null,
-  claim bigint unsigned not null,
-  processed_at datetime(6) not null default (${now}),
-  primary key (consumer, message_key),
-  key (processed_at)
-) engine = InnoDB`
-      ]
-    }, {
-      id: 2,
-      name: "create_parked",
-      statements: [
-        `create table if not exists ${parked} (
-  part smallint unsigned not null,
-  id bigint unsigned not null,
-  message_id binary(16) not null,
-  topic varchar(255) character set ascii collate ascii_bin not null,
-  \`key\` longtext character set utf8mb4 collate utf8mb4_bin null,
-  headers longtext character set utf8mb4 collate utf8mb4_bin not null,
-  payload longblob null,
-  created_at datetime(6) not null,
-  reason longtext character set utf8mb4 collate utf8mb4_bin null,
-  parked_at datetime(6) not null default (${now}),
-  primary key (part, id)
-) engine = InnoDB`
-      ]
-    }],
+    migrations: migrations({ outbox, parked, lease, instance, consumer, inbox }),
 
     migrationsTable: `${tablePrefix}migrations`,
 
@@ -281,7 +218,15 @@ where table_schema = database() and table_name in (${placeholders(tableNames.len
         return countOf(yield* run.rows(changed))
       })),
 
-    parkedKeys: (of) => ({ sql: parkedKeysText(of.length), params: of }),
+    parkedKeys: (of) => (run) =>
+      Effect.map(
+        Effect.forEach(piecesOf(of), (piece) =>
+          run.rows({
+            sql: parkedKeysText(piece.length),
+            params: piece.flatMap(({ key, part, topic }) => [part, topic, key])
+          })),
+        (pieces) => pieces.flat()
+      ),
 
     listParked: (selection, after, limit) => ({
       sql: listParkedText,

@@ -87,7 +87,8 @@ select count(*)::int as count from gone`
 select count(*)::int as count from moved`
 
   const parkedKeysText = `select part, topic, key, min(id) as id from ${parked}
-where part = any($1::smallint[]) and key is not null group by part, topic, key`
+join unnest($1::smallint[], $2::text[], $3::text[]) as w(part, topic, key) using (part, topic, key)
+group by part, topic, key`
 
   const isSelected =
     `($1::uuid is null or message_id = $1) and ($2::text is null or topic = $2) and ($3::text is null or key = $3)`
@@ -290,7 +291,11 @@ join pg_catalog.pg_namespace n on n.oid = c.relnamespace`,
         ]
       }, countOf),
 
-    parkedKeys: (of) => ({ sql: parkedKeysText, params: [of] }),
+    parkedKeys: (of) =>
+      single({
+        sql: parkedKeysText,
+        params: [of.map(({ part }) => part), of.map(({ topic }) => topic), of.map(({ key }) => key)]
+      }, (rows) => rows),
 
     listParked: (selection, after, limit) => ({
       sql: listParkedText,

@@ -85,8 +85,9 @@ returning part, id`
   select o.id from json_each(?) as d join ${outbox} as o on o.id = d.value ->> 1 and o.part = d.value ->> 0
 )`
 
-  const parkedKeysText = `select part, topic, key, min(id) as id from ${parked}
-where part in (select value from json_each(?)) and key is not null group by part, topic, key`
+  const parkedKeysText = `select p.part, p.topic, p.key, min(p.id) as id from json_each(?) as w
+join ${parked} as p on p.part = w.value ->> 0 and p.topic = w.value ->> 1 and p.key = w.value ->> 2
+group by p.part, p.topic, p.key`
 
   const isSelected =
     `(?1 is null or message_id = unhex(?1, '-')) and (?2 is null or topic = ?2) and (?3 is null or key = ?3)`
@@ -252,7 +253,11 @@ where type = 'table' and name in (select value from json_each(?))`,
         return moved.length
       })),
 
-    parkedKeys: (of) => ({ sql: parkedKeysText, params: [JSON.stringify(of)] }),
+    parkedKeys: (of) =>
+      single({
+        sql: parkedKeysText,
+        params: [JSON.stringify(of.map(({ key, part, topic }) => [part, topic, key]))]
+      }, (rows) => rows),
 
     listParked: (selection, after, limit) => ({
       sql: listParkedText,

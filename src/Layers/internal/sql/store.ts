@@ -101,9 +101,9 @@ const makeParked = (
       leases.length === 0
         ? Effect.succeed(0)
         : quiet("park rows of the outbox", dialect.parkRows(owner, leases, rows)),
-    keys: (parts) =>
+    keys: (of) =>
       Effect.map(
-        quiet("look for parked keys", rowsOf(dialect.parkedKeys(parts))),
+        quiet("look for parked keys", dialect.parkedKeys(of)),
         (rows) =>
           rows.map((row): MessageStore.ParkedKey => ({
             part: Number(row.part),
