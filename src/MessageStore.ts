@@ -155,6 +155,43 @@ export interface ParkedRows {
 }
 
 /**
+ * A row that enters the outbox later.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface ScheduledRow extends OutboxRow {
+  /** When it is due: milliseconds since 1970, compared with the database's clock. */
+  readonly dueMillis: number
+}
+
+/**
+ * Rows that enter the outbox when they are due.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface ScheduledRows {
+  /** Inserts rows, within the transaction of the calling fiber, and wakes the relays once that has committed. */
+  readonly add: (rows: Arr.NonEmptyReadonlyArray<ScheduledRow>) => Effect.Effect<void, MessageStoreError>
+  /** Milliseconds until the next one is due; negative if it is overdue; `undefined` if there is none. */
+  readonly next: Effect.Effect<number | undefined, MessageStoreError>
+  /**
+   * Moves up to `limit` due rows into the outbox, in the order in which they
+   * are due, and wakes the relays. One call at a time does so, of all
+   * processes. Returns how many.
+   */
+  readonly move: (limit: number) => Effect.Effect<number, MessageStoreError>
+  /** Up to `limit` rows in the order in which they are due. */
+  readonly list: (options: {
+    readonly topic?: string | undefined
+    readonly limit: number
+  }) => Effect.Effect<ReadonlyArray<ScheduledRow>, MessageStoreError>
+  /** Removes a row. Returns whether it was there. */
+  readonly cancel: (messageKey: string) => Effect.Effect<boolean, MessageStoreError>
+}
+
+/**
  * Outbox rows. `append` belongs into a transaction; the rest is the relay's.
  *
  * @category models
@@ -187,6 +224,7 @@ export interface OutboxRows {
    */
   readonly wakeups: Effect.Effect<Queue.Dequeue<void>, never, Scope.Scope>
   readonly parked: ParkedRows
+  readonly scheduled: ScheduledRows
 }
 
 /**

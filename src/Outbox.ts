@@ -14,6 +14,8 @@
  *
  * @since 0.1.0
  */
+import * as Clock from "effect/Clock"
+import * as DateTime from "effect/DateTime"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
@@ -86,6 +88,23 @@ export const transaction = <A, E, R>(
   Effect.flatMap(MessageStore, (store) => Tx.run(store, effect))
 
 /**
+ * Options of one `Outbox.publish`.
+ *
+ * @category options
+ * @since 0.1.0
+ */
+export interface PublishOptions extends Outgoing.PublishOptions {
+  /**
+   * Not before this time, by the database's clock. Default: with the
+   * transaction. An event that is scheduled takes its place in the order of its
+   * key when it is due, not when it is published.
+   */
+  readonly deliverAt?: DateTime.DateTime | undefined
+  /** The same, from now on. `deliverAt` goes before it. */
+  readonly delay?: Duration.Input | undefined
+}
+
+/**
  * Publishes an event with the running transaction.
  *
  * **Details**
@@ -103,12 +122,26 @@ export const transaction = <A, E, R>(
 export const publish = <S extends Schema.Constraint>(
   topic: Topic.Topic<S>,
   payload: Topic.Input<S>,
-  options?: Outgoing.PublishOptions
+  options?: PublishOptions
 ): Effect.Effect<string, Outgoing.PublishError, Tx.Transaction | S["EncodingServices"]> =>
   Effect.flatMap(
     Outgoing.prepare(topic, payload, undefined, options),
-    (message) => Effect.as(Tx.Transaction.use((transaction) => transaction.add([message])), message.id)
+    (message) =>
+      Effect.flatMap(dueOf(options), (dueMillis) =>
+        Effect.as(
+          Tx.Transaction.use((transaction) => transaction.add([{ ...message, dueMillis }])),
+          message.id
+        ))
   )
+
+/** When an event is due; `undefined`: with its transaction. */
+const dueOf = (options: PublishOptions | undefined): Effect.Effect<number | undefined> => {
+  if (options?.deliverAt !== undefined) return Effect.succeed(DateTime.toEpochMillis(options.deliverAt))
+  const { delay } = options ?? {}
+  return delay === undefined
+    ? Effect.undefined
+    : Effect.map(Clock.currentTimeMillis, (now) => now + Duration.toMillis(Duration.fromInputUnsafe(delay)))
+}
 
 /**
  * Publishes events of one topic with the running transaction, in order.
@@ -252,6 +285,73 @@ const drop = (filter: ParkedFilter): Effect.Effect<number, MessageStoreError, Me
  * @since 0.1.0
  */
 export const parked = { list, release, edit, drop } as const
+
+/**
+ * An event that waits for its time.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Scheduled {
+  /** The event's id. */
+  readonly id: string
+  readonly topic: string
+  readonly key: string | null
+  readonly headers: { readonly [name: string]: string }
+  readonly payload: Uint8Array | null
+  readonly dueAt: DateTime.Utc
+}
+
+/**
+ * Events that were published with `deliverAt` or `delay`, and wait for it.
+ *
+ * **Details**
+ *
+ * A relay moves them into the outbox within a second of their time, those that
+ * are due together in the order in which they are due; while no relay runs they
+ * wait.
+ *
+ * - `list`: the next ones, at most `limit` (100), of one topic or of all.
+ * - `cancel`: removes one by its id; within `Outbox.transaction` together with
+ *   its other writes. Returns whether it was still there.
+ *
+ * **Example** (A reminder, unless the order is paid)
+ *
+ * ```ts
+ * import { Effect, Schema } from "effect"
+ * import { Outbox, Topic } from "effect-events"
+ *
+ * const Reminders = Topic.make("reminders", { schema: Schema.Struct({ orderId: Schema.String }) })
+ *
+ * const remind = (orderId: string) =>
+ *   Outbox.publish(Reminders, { orderId }, { id: `reminder-${orderId}`, delay: "3 days" }).pipe(Outbox.transaction)
+ *
+ * const paid = (orderId: string) => Outbox.scheduled.cancel(`reminder-${orderId}`)
+ * ```
+ *
+ * @category scheduling
+ * @since 0.1.0
+ */
+export const scheduled = {
+  list: (
+    options: { readonly topic?: string | undefined; readonly limit?: number | undefined } = {}
+  ): Effect.Effect<ReadonlyArray<Scheduled>, MessageStoreError, MessageStore> =>
+    Effect.flatMap(
+      MessageStore,
+      (store) =>
+        Effect.map(store.outbox.scheduled.list({ topic: options.topic, limit: options.limit ?? 100 }), (rows) =>
+          rows.map(({ dueMillis, headers, key, messageKey, payload, topic }): Scheduled => ({
+            id: headers.ce_id ?? messageKey,
+            topic,
+            key,
+            headers,
+            payload,
+            dueAt: DateTime.makeUnsafe(dueMillis)
+          })))
+    ),
+  cancel: (id: string): Effect.Effect<boolean, MessageStoreError, MessageStore> =>
+    MessageStore.use((store) => store.outbox.scheduled.cancel(messageKey({ id, source: "" })))
+} as const
 
 /**
  * Options of the relay.

@@ -12,7 +12,7 @@
 import * as Arr from "effect/Array"
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
-import { type MessageStore, type MessageStoreError, type OutboxRow, parts } from "../MessageStore.ts"
+import { type MessageStore, type MessageStoreError, type OutboxRow, parts, type ScheduledRow } from "../MessageStore.ts"
 import { messageKey } from "./wire/messageId.ts"
 import { type Outgoing, PublishError, TransactionEnded } from "./wire/outgoing.ts"
 import { partOf } from "./wire/partitioner.ts"
@@ -73,6 +73,18 @@ const serviceOf = (store: MessageStore["Service"], buffer: Buffer): Transaction[
   return service
 }
 
+/** Inserts events: those that are scheduled by themselves, the others behind all that the transaction has locked. */
+const insert = Effect.fnUntraced(function*(store: MessageStore["Service"], events: ReadonlyArray<Outgoing>) {
+  const rows: Array<OutboxRow> = []
+  const later: Array<ScheduledRow> = []
+  for (const event of events) {
+    if (event.dueMillis === undefined) rows.push(rowOf(event))
+    else later.push({ ...rowOf(event), dueMillis: event.dueMillis })
+  }
+  if (Arr.isArrayNonEmpty(later)) yield* store.outbox.scheduled.add(later)
+  if (Arr.isArrayNonEmpty(rows)) yield* store.outbox.append(rows)
+})
+
 /** Runs an effect in a transaction of the store, and inserts its events just before the commit. */
 export const run = <A, E, R>(
   store: MessageStore["Service"],
@@ -91,7 +103,7 @@ export const run = <A, E, R>(
             for (const event of buffer.events) parent.events.push(event)
             return Effect.void
           }
-          return store.outbox.append(Arr.map(buffer.events, rowOf))
+          return insert(store, buffer.events)
         })
       )
     })

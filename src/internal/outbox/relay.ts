@@ -51,6 +51,8 @@ export interface Settings {
 const leastMillis = 500
 const shortestPollMillis = 20
 const longestPollMillis = 1_000
+/** Scheduled rows that are moved in one transaction. */
+const dueAtOnce = 1_000
 const longestBackOffMillis = 10_000
 
 const messageOf = (row: StoredRow, source: string): Lanes.Message => ({
@@ -272,6 +274,26 @@ export const start = Effect.fnUntraced(function*(options: {
     else if (timesParked === before) someParked = false
   })
 
+  // --- schedule ---
+
+  /** Moves what is due, and waits until something may be. */
+  const schedule = Effect.gen(function*() {
+    const left = yield* store.outbox.scheduled.next
+    if (left !== undefined && left <= 0) {
+      while ((yield* store.outbox.scheduled.move(dueAtOnce)) === dueAtOnce) yield* Effect.yieldNow
+    }
+    yield* Effect.sleep(left === undefined || left <= 0 ? longestPollMillis : Math.min(longestPollMillis, left))
+  })
+
+  const scheduling = Effect.gen(function*() {
+    while (true) {
+      yield* Effect.catchCause(
+        schedule,
+        (cause) => Effect.andThen(failed(cause, longestPollMillis), Effect.sleep(longestPollMillis))
+      )
+    }
+  })
+
   const leasing = Effect.gen(function*() {
     while (true) {
       yield* Effect.sleep(ttlMillis / 3)
@@ -291,5 +313,6 @@ export const start = Effect.fnUntraced(function*(options: {
     )
   )
   yield* Effect.forkScoped(leasing)
+  yield* Effect.forkScoped(scheduling)
   yield* Effect.forkScoped(relay)
 })

@@ -8,6 +8,7 @@ import { type FrontFeatures, type Services, silent } from "../consumer/support.t
 import { caseTimeout } from "../features.ts"
 import { parking } from "./parking.ts"
 import { relaying } from "./relay.ts"
+import { scheduling } from "./scheduling.ts"
 import { transactions } from "./transactions.ts"
 
 export const outboxSuite = <E>(name: string, services: Layer.Layer<Services, E>, features: FrontFeatures): void =>
@@ -17,5 +18,6 @@ export const outboxSuite = <E>(name: string, services: Layer.Layer<Services, E>,
       describe("transactions", () => transactions(it, features))
       describe("relay", () => relaying(it, features))
       describe("parking", () => parking(it, features))
+      describe("scheduling", () => scheduling(it, features))
     }
   )

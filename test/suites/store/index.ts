@@ -22,6 +22,7 @@ import { inbox } from "./inbox.ts"
 import { leases } from "./leases.ts"
 import { outbox } from "./outbox.ts"
 import { parked } from "./parked.ts"
+import { scheduled } from "./scheduled.ts"
 import { transactions } from "./transactions.ts"
 
 export const storeSuite = <R, E>(
@@ -36,6 +37,7 @@ export const storeSuite = <R, E>(
     describe("transactions", () => transactions(it, features))
     describe("outbox rows", () => outbox(it, features))
     describe("parked rows", () => parked(it, features))
+    describe("scheduled rows", () => scheduled(it, features))
     describe("leases", () => leases(it, features))
     describe("inbox", () => inbox(it, features))
   })

@@ -20,6 +20,7 @@ import type {
   ParkedKey,
   ParkedRow,
   ParkedSelection,
+  ScheduledRow,
   StoredRow
 } from "../../../MessageStore.ts"
 import { isMessageStoreError, MessageStore, MessageStoreError, parts } from "../../../MessageStore.ts"
@@ -48,6 +49,7 @@ interface HeldLease {
 export const make = (): { readonly store: MessageStore["Service"]; readonly control: StoreControl } => {
   const { atomically, commitFailures, level, transaction } = Frames.make()
   const rows = Tx.table<bigint, StoredRow>()
+  const waiting = Tx.table<bigint, ScheduledRow>()
   const aside = Tx.table<bigint, ParkedRow>()
   const marks = Tx.table<string, number>()
   const leases = Tx.table<number, HeldLease>()
@@ -144,6 +146,45 @@ export const make = (): { readonly store: MessageStore["Service"]; readonly cont
       })
   }
 
+  const waitingByTime = (level: Tx.Level | undefined) =>
+    Array.from(Tx.entries(waiting, level)).sort(([a, x], [b, y]) => x.dueMillis - y.dueMillis || (a < b ? -1 : 1))
+
+  const scheduled: MessageStore["Service"]["outbox"]["scheduled"] = {
+    add: (added) =>
+      atomically("schedule events", (level) => {
+        for (const row of added) Tx.set(waiting, level, ++lastId, { ...copyRow(row), dueMillis: row.dueMillis })
+        Tx.afterCommit(level, wake)
+      }),
+    next: atomically("look for scheduled events", (level, now) => {
+      const first = waitingByTime(level)[0]
+      return first === undefined ? undefined : first[1].dueMillis - now
+    }),
+    move: (limit) =>
+      atomically("move scheduled events", (level, now) => {
+        const due = waitingByTime(level).filter(([, row]) => row.dueMillis <= now).slice(0, limit)
+        for (const [id, { dueMillis: _, ...row }] of due) {
+          Tx.remove(waiting, level, id)
+          const next = ++lastId
+          Tx.set(rows, level, next, { ...row, id: next })
+        }
+        if (due.length > 0) Tx.afterCommit(level, wake)
+        return due.length
+      }),
+    list: ({ limit, topic }) =>
+      atomically(
+        "list scheduled events",
+        (level) =>
+          waitingByTime(level).map(([, row]) => row).filter((row) => topic === undefined || row.topic === topic)
+            .slice(0, limit)
+      ),
+    cancel: (messageKey) =>
+      atomically("cancel a scheduled event", (level) => {
+        const found = waitingByTime(level).filter(([, row]) => row.messageKey === messageKey)
+        for (const [id] of found) Tx.remove(waiting, level, id)
+        return found.length > 0
+      })
+  }
+
   const outbox: MessageStore["Service"]["outbox"] = {
     append: (added) =>
       atomically("append to the outbox", (level) => {
@@ -166,6 +207,7 @@ export const make = (): { readonly store: MessageStore["Service"]; readonly cont
         return ids.size
       }),
     parked,
+    scheduled,
     wakeups: Effect.acquireRelease(
       Effect.tap(Queue.sliding<void>(1), (queue) => Effect.sync(() => listeners.add(queue))),
       (queue) => Effect.andThen(Effect.sync(() => listeners.delete(queue)), Queue.shutdown(queue))

@@ -17,7 +17,15 @@
 import type * as Arr from "effect/Array"
 import * as Effect from "effect/Effect"
 import type * as SqlError from "effect/sql/SqlError"
-import type { Lease, OutboxRow, ParkedRow, ParkedSelection, RowKey, StoredRow } from "../../../MessageStore.ts"
+import type {
+  Lease,
+  OutboxRow,
+  ParkedRow,
+  ParkedSelection,
+  RowKey,
+  ScheduledRow,
+  StoredRow
+} from "../../../MessageStore.ts"
 
 /** A statement's text with its bound values. */
 export interface Query {
@@ -47,6 +55,17 @@ export interface MigrationScript {
   readonly id: number
   readonly name: string
   readonly statements: ReadonlyArray<string>
+}
+
+/** Quoted names of the tables. */
+export interface Tables {
+  readonly outbox: string
+  readonly parked: string
+  readonly scheduled: string
+  readonly lease: string
+  readonly instance: string
+  readonly consumer: string
+  readonly inbox: string
 }
 
 /** A lock of the connection. */
@@ -183,6 +202,27 @@ export interface Dialect {
   /** Deletes parked rows; returns how many went. */
   readonly dropParked: (selection: ParkedSelection) => Program<number>
 
+  /** Inserts scheduled rows, in the order given. */
+  readonly scheduleRows: (rows: Arr.NonEmptyReadonlyArray<ScheduledRow>) => ReadonlyArray<Query>
+
+  /** Milliseconds until the next scheduled row is due: `{ millis }`, `null` without any. */
+  readonly nextDue: Query
+
+  /**
+   * Moves due rows into the outbox, ordered by `(due_at, id)`; returns how
+   * many. Two at once wait for each other: else the later rows of a key could
+   * get the lower ids.
+   */
+  readonly moveDue: (limit: number) => Program<number>
+
+  /** Scheduled rows by `(due_at, id)`; of one topic, or of all (`null`). */
+  readonly listScheduled: (topic: string | null, limit: number) => Query
+
+  readonly scheduledRow: (row: Row) => ScheduledRow
+
+  /** Deletes a scheduled row; returns how many went. */
+  readonly cancelScheduled: (messageKey: string) => Program<number>
+
   /** Says that an owner lives, on the database's clock: clocks of machines differ. */
   readonly announceOwner: (owner: string, ttlMillis: number) => Query
 
@@ -270,6 +310,12 @@ export const uuidOf = (hex: unknown): string => {
   const lower = String(hex).toLowerCase()
   return `${lower.slice(0, 8)}-${lower.slice(8, 12)}-${lower.slice(12, 16)}-${lower.slice(16, 20)}-${lower.slice(20)}`
 }
+
+/** A scheduled row, from one that was read like those of the outbox and has `due_at` in milliseconds. */
+export const scheduledOf = ({ id: _, ...row }: StoredRow, { due_at }: Row): ScheduledRow => ({
+  ...row,
+  dueMillis: Number(due_at)
+})
 
 /** A row of the outbox where ids of messages come in hexadecimal, and headers as text. */
 export const textualRow = (row: Row): StoredRow => ({

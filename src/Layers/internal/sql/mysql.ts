@@ -28,11 +28,12 @@ import {
   pruneChunk,
   type Query,
   type Runner,
+  scheduledOf,
   selected,
   textualRow,
   uuidOf
 } from "./dialect.ts"
-import { buffer, byBytes, byCount, claimNumber, placeholders } from "./mysqlParameters.ts"
+import { buffer, byCount, claimNumber, pieces, placeholders, valuesOf } from "./mysqlParameters.ts"
 import { migrations, never, now } from "./mysqlTables.ts"
 
 const later = `${now} + interval ? * 1000 microsecond`
@@ -46,12 +47,22 @@ export const mysql = ({ tablePrefix }: Location): Dialect => {
   const inbox = table("inbox")
   const consumer = table("consumer")
   const parked = table("parked")
-  const tableNames = ["outbox", "lease", "instance", "inbox", "consumer", "parked"].map((name) => tablePrefix + name)
+  const scheduled = table("scheduled")
+  const tableNames = ["outbox", "lease", "instance", "inbox", "consumer", "parked", "scheduled"].map((name) =>
+    tablePrefix + name
+  )
   const savepoint = "effect_events"
 
   const appendText = byCount((count) =>
     `insert into ${outbox} (part, message_id, topic, \`key\`, headers, payload) values ` +
     placeholders(count, "(?, unhex(replace(?, '-', '')), ?, ?, ?, ?)")
+  )
+
+  const dueFrom = (millis: string) => `timestampadd(microsecond, ${millis} * 1000, '1970-01-01')`
+
+  const scheduleText = byCount((count) =>
+    `insert into ${scheduled} (part, message_id, topic, \`key\`, headers, payload, due_at) values ` +
+    placeholders(count, `(?, unhex(replace(?, '-', '')), ?, ?, ?, ?, ${dueFrom("?")})`)
   )
 
   const readText = byCount((count) =>
@@ -163,7 +174,7 @@ where consumer = ? and message_key in (${placeholders(count, "unhex(replace(?, '
 
     prepare: [],
 
-    migrations: migrations({ outbox, parked, lease, instance, consumer, inbox }),
+    migrations: migrations({ outbox, parked, scheduled, lease, instance, consumer, inbox }),
 
     migrationsTable: `${tablePrefix}migrations`,
 
@@ -182,17 +193,7 @@ where table_schema = database() and table_name in (${placeholders(tableNames.len
     },
 
     appendRows: (rows) =>
-      byBytes(rows).flatMap((chunk) => piecesOf(chunk)).map((piece) => ({
-        sql: appendText(piece.length),
-        params: piece.flatMap((row) => [
-          row.part,
-          row.messageKey,
-          row.topic,
-          row.key,
-          JSON.stringify(row.headers),
-          buffer(row.payload)
-        ])
-      })),
+      pieces(rows).map((piece) => ({ sql: appendText(piece.length), params: piece.flatMap(valuesOf) })),
 
     readRows: (of, limit) => ({ sql: readText(of.length), params: [...of, String(limit)] }),
 
@@ -272,6 +273,54 @@ where table_schema = database() and table_name in (${placeholders(tableNames.len
     dropParked: (selection) => (run) =>
       run.together(Effect.andThen(
         run.rows({ sql: `delete from ${parked} where ${isSelected}`, params: twice(selection) }),
+        Effect.map(run.rows(changed), countOf)
+      )),
+
+    scheduleRows: (rows) =>
+      pieces(rows).map((piece) => ({
+        sql: scheduleText(piece.length),
+        params: piece.flatMap((row) => [...valuesOf(row), row.dueMillis])
+      })),
+
+    nextDue: {
+      sql: `select timestampdiff(microsecond, ${now}, min(due_at)) / 1000 as millis from ${scheduled}`,
+      params: []
+    },
+
+    moveDue: (limit) => (run) =>
+      run.together(Effect.gen(function*() {
+        const found = yield* run.rows({
+          sql: `select id from ${scheduled} where due_at <= ${now} order by due_at, id limit ? for update`,
+          params: [String(limit)]
+        })
+        if (found.length === 0) return 0
+        const params = [pairs(found.map(({ id }) => [0, BigInt(id as number | string)]))]
+        const due = `json_table(?, '$[*]' columns (id bigint unsigned path '$[1]')) as d
+straight_join ${scheduled} as s on s.id = d.id`
+        yield* run.rows({
+          sql: `insert into ${outbox} (part, message_id, topic, \`key\`, headers, payload)
+select s.part, s.message_id, s.topic, s.\`key\`, s.headers, s.payload from ${due} order by s.due_at, s.id`,
+          params
+        })
+        yield* run.rows({ sql: `delete s from ${due}`, params })
+        return found.length
+      })),
+
+    listScheduled: (topic, limit) => ({
+      sql: `select 0 as id, part, hex(message_id) as message_id, topic, \`key\`, headers, payload,
+  timestampdiff(microsecond, '1970-01-01', due_at) / 1000 as due_at
+from ${scheduled} as s where (? is null or topic = ?) order by s.due_at, s.id limit ?`,
+      params: [topic, topic, String(limit)]
+    }),
+
+    scheduledRow: (row) => scheduledOf(textualRow(row), row),
+
+    cancelScheduled: (messageKey) => (run) =>
+      run.together(Effect.andThen(
+        run.rows({
+          sql: `delete from ${scheduled} where message_id = unhex(replace(?, '-', ''))`,
+          params: [messageKey]
+        }),
         Effect.map(run.rows(changed), countOf)
       )),
 

@@ -7,6 +7,7 @@
  */
 import { uuidV7Unsafe } from "effect/crypto/SecureRandom"
 import type { OutboxRow } from "../../../MessageStore.ts"
+import { piecesOf } from "./dialect.ts"
 
 /** Bytes of payloads that one insert carries: a server refuses packets above 16 MB by default, some above 4. */
 const maxInsertBytes = 2 * 1024 * 1024
@@ -28,8 +29,8 @@ export const byCount = (text: (count: number) => string) => {
 }
 
 /** Splits rows further, where their payloads are large. */
-export const byBytes = (rows: ReadonlyArray<OutboxRow>): ReadonlyArray<ReadonlyArray<OutboxRow>> => {
-  const chunks: Array<Array<OutboxRow>> = [[]]
+const byBytes = <A extends OutboxRow>(rows: ReadonlyArray<A>): ReadonlyArray<ReadonlyArray<A>> => {
+  const chunks: Array<Array<A>> = [[]]
   let bytes = 0
   for (const row of rows) {
     const own = row.payload?.length ?? 0
@@ -45,3 +46,17 @@ export const byBytes = (rows: ReadonlyArray<OutboxRow>): ReadonlyArray<ReadonlyA
 
 /** Tells the marks of one claim from those of others; 48 bits, which a double holds. */
 export const claimNumber = (): number => Number.parseInt(uuidV7Unsafe().slice(-12), 16)
+
+/** Rows of one insert each: of few sizes, and no larger than a packet. */
+export const pieces = <A extends OutboxRow>(rows: ReadonlyArray<A>): ReadonlyArray<ReadonlyArray<A>> =>
+  byBytes(rows).flatMap((chunk) => piecesOf(chunk))
+
+/** A row as the values of an insert. */
+export const valuesOf = (row: OutboxRow): Array<unknown> => [
+  row.part,
+  row.messageKey,
+  row.topic,
+  row.key,
+  JSON.stringify(row.headers),
+  buffer(row.payload)
+]

@@ -8,26 +8,16 @@
  * @internal
  */
 import { parts } from "../../../MessageStore.ts"
-import type { MigrationScript } from "./dialect.ts"
+import type { MigrationScript, Tables } from "./dialect.ts"
 
 /** The time, whatever the session's time zone. */
 export const now = "utc_timestamp(6)"
 /** Before any time. */
 export const never = "'1970-01-01'"
 
-/** Quoted names of the tables. */
-interface Tables {
-  readonly outbox: string
-  readonly parked: string
-  readonly lease: string
-  readonly instance: string
-  readonly consumer: string
-  readonly inbox: string
-}
-
 /** The schema, as `Dialect.migrations` has it. */
 export const migrations = (
-  { consumer, inbox, instance, lease, outbox, parked }: Tables
+  { consumer, inbox, instance, lease, outbox, parked, scheduled }: Tables
 ): ReadonlyArray<MigrationScript> => [{
   id: 1,
   name: "create_tables",
@@ -86,6 +76,23 @@ export const migrations = (
   reason longtext character set utf8mb4 collate utf8mb4_bin null,
   parked_at datetime(6) not null default (${now}),
   primary key (part, id)
+) engine = InnoDB`
+  ]
+}, {
+  id: 3,
+  name: "create_scheduled",
+  statements: [
+    `create table if not exists ${scheduled} (
+  id bigint unsigned not null auto_increment primary key,
+  part smallint unsigned not null,
+  message_id binary(16) not null,
+  topic varchar(255) character set ascii collate ascii_bin not null,
+  \`key\` longtext character set utf8mb4 collate utf8mb4_bin null,
+  headers longtext character set utf8mb4 collate utf8mb4_bin not null,
+  payload longblob null,
+  due_at datetime(6) not null,
+  key (due_at, id),
+  key (message_id)
 ) engine = InnoDB`
   ]
 }]

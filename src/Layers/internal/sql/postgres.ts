@@ -13,7 +13,7 @@
  *
  * @internal
  */
-import { parts, type StoredRow } from "../../../MessageStore.ts"
+import type { OutboxRow, StoredRow } from "../../../MessageStore.ts"
 import {
   countOf,
   dateOf,
@@ -23,9 +23,11 @@ import {
   maxRows,
   pruneChunk,
   type Row,
+  scheduledOf,
   selected,
   single
 } from "./dialect.ts"
+import { migrations } from "./postgresTables.ts"
 
 /**
  * An array parameter. A driver takes the element type from the values, so an
@@ -44,6 +46,23 @@ const storedRow = (row: Row): StoredRow => ({
   payload: row.payload as Uint8Array | null
 })
 
+/** As many rows as one insert carries. */
+const chunksOf = <A>(rows: ReadonlyArray<A>): Array<ReadonlyArray<A>> => {
+  const chunks: Array<ReadonlyArray<A>> = []
+  for (let start = 0; start < rows.length; start += maxRows) chunks.push(rows.slice(start, start + maxRows))
+  return chunks
+}
+
+/** Rows as the columns of \`unnest\`. */
+const columnsOf = (rows: ReadonlyArray<OutboxRow>): Array<unknown> => [
+  rows.map((row) => row.part),
+  rows.map((row) => row.messageKey),
+  rows.map((row) => row.topic),
+  nullable(rows.map((row) => row.key)),
+  rows.map((row) => JSON.stringify(row.headers)),
+  nullable(rows.map((row) => row.payload))
+]
+
 /** @internal */
 export const postgres = ({ schema, tablePrefix }: Location): Dialect => {
   const table = (name: string) => (schema === undefined ? "" : `"${schema}".`) + `"${tablePrefix}${name}"`
@@ -53,7 +72,8 @@ export const postgres = ({ schema, tablePrefix }: Location): Dialect => {
   const inbox = table("inbox")
   const consumer = table("consumer")
   const parked = table("parked")
-  const tableNames = [outbox, lease, instance, inbox, consumer, parked]
+  const scheduled = table("scheduled")
+  const tableNames = [outbox, lease, instance, inbox, consumer, parked, scheduled]
   const later = (millis: string) => `clock_timestamp() + ${millis}::float8 * interval '1 millisecond'`
 
   const appendText = `insert into ${outbox} (part, message_id, topic, key, headers, payload)
@@ -119,6 +139,26 @@ select count(*)::int as count from gone`
   const editParkedText = `with edited as (update ${parked} set payload = $2 where message_id = $1 returning 1)
 select count(*)::int as count from edited`
 
+  const scheduleText = `insert into ${scheduled} (part, message_id, topic, key, headers, payload, due_at)
+select part, message_id, topic, key, headers::json, payload, to_timestamp(due_millis / 1000)
+from unnest($1::smallint[], $2::uuid[], $3::text[], $4::text[], $5::text[], $6::bytea[], $7::float8[])
+  with ordinality as u(part, message_id, topic, key, headers, payload, due_millis, n)
+order by n`
+
+  const moveText = `with due as (
+  select id from ${scheduled} where due_at <= clock_timestamp() order by due_at, id limit $1 for update
+), gone as (
+  delete from ${scheduled} as s using due where s.id = due.id returning s.*
+), moved as (
+  insert into ${outbox} (part, message_id, topic, key, headers, payload)
+  select part, message_id, topic, key, headers, payload from gone order by due_at, id returning 1
+)
+select count(*)::int as count from moved`
+
+  const listScheduledText = `select 0::smallint as id, part, message_id, topic, key, headers, payload,
+  (extract(epoch from due_at) * 1000)::float8 as due_at
+from ${scheduled} where ($1::text is null or topic = $1) order by due_at, ${scheduled}.id limit $2`
+
   const announceText = `insert into ${instance} (id, expires_at) values ($1, ${later("$2")})
 on conflict (id) do update set expires_at = excluded.expires_at`
 
@@ -170,65 +210,7 @@ exception when duplicate_schema or unique_violation then null;
 end $$`
     ],
 
-    migrations: [{
-      id: 1,
-      name: "create_tables",
-      statements: [
-        `create table if not exists ${outbox} (
-  part smallint not null,
-  id bigint generated always as identity,
-  message_id uuid not null,
-  topic text not null,
-  key text,
-  headers json not null,
-  payload bytea,
-  created_at timestamptz not null default clock_timestamp(),
-  primary key (part, id)
-) with (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 2000, autovacuum_vacuum_cost_delay = 0)`,
-        `create table if not exists ${lease} (
-  part smallint primary key,
-  owner text,
-  epoch bigint not null default 0,
-  expires_at timestamptz not null default '-infinity'
-) with (fillfactor = 50)`,
-        `insert into ${lease} (part) select generate_series(0, ${parts - 1}) on conflict do nothing`,
-        `create table if not exists ${instance} (
-  id text primary key,
-  expires_at timestamptz not null
-)`,
-        `create table if not exists ${consumer} (
-  id int generated always as identity primary key,
-  consumer_group text not null,
-  handler text not null,
-  unique (consumer_group, handler)
-)`,
-        `create table if not exists ${inbox} (
-  consumer int not null,
-  message_key uuid not null,
-  processed_at timestamptz not null default now(),
-  primary key (consumer, message_key)
-)`,
-        `create index if not exists "${tablePrefix}inbox_processed_at" on ${inbox} (processed_at)`
-      ]
-    }, {
-      id: 2,
-      name: "create_parked",
-      statements: [
-        `create table if not exists ${parked} (
-  part smallint not null,
-  id bigint not null,
-  message_id uuid not null,
-  topic text not null,
-  key text,
-  headers json not null,
-  payload bytea,
-  created_at timestamptz not null,
-  reason text,
-  parked_at timestamptz not null default clock_timestamp(),
-  primary key (part, id)
-)`
-      ]
-    }],
+    migrations: migrations({ outbox, parked, scheduled, lease, instance, consumer, inbox }, tablePrefix),
 
     migrationsTable: (schema === undefined ? "" : `${schema}.`) + `${tablePrefix}migrations`,
 
@@ -243,24 +225,7 @@ join pg_catalog.pg_namespace n on n.oid = c.relnamespace`,
       params: [tableNames]
     },
 
-    appendRows: (rows) => {
-      const queries = []
-      for (let start = 0; start < rows.length; start += maxRows) {
-        const chunk = rows.slice(start, start + maxRows)
-        queries.push({
-          sql: appendText,
-          params: [
-            chunk.map((row) => row.part),
-            chunk.map((row) => row.messageKey),
-            chunk.map((row) => row.topic),
-            nullable(chunk.map((row) => row.key)),
-            chunk.map((row) => JSON.stringify(row.headers)),
-            nullable(chunk.map((row) => row.payload))
-          ]
-        })
-      }
-      return queries
-    },
+    appendRows: (rows) => chunksOf(rows).map((chunk) => ({ sql: appendText, params: columnsOf(chunk) })),
 
     readRows: (of, limit) => ({ sql: readText, params: [of, limit] }),
 
@@ -315,6 +280,30 @@ join pg_catalog.pg_namespace n on n.oid = c.relnamespace`,
     editParked: (messageKey, payload) => single({ sql: editParkedText, params: [messageKey, payload] }, countOf),
 
     dropParked: (selection) => single({ sql: dropParkedText, params: selected(selection) }, countOf),
+
+    scheduleRows: (rows) =>
+      chunksOf(rows).map((chunk) => ({
+        sql: scheduleText,
+        params: [...columnsOf(chunk), chunk.map(({ dueMillis }) => dueMillis)]
+      })),
+
+    nextDue: {
+      sql: `select (extract(epoch from min(due_at) - clock_timestamp()) * 1000)::float8 as millis from ${scheduled}`,
+      params: []
+    },
+
+    moveDue: (limit) => single({ sql: moveText, params: [limit] }, countOf),
+
+    listScheduled: (topic, limit) => ({ sql: listScheduledText, params: [topic, limit] }),
+
+    scheduledRow: (row) => scheduledOf(storedRow(row), row),
+
+    cancelScheduled: (messageKey) =>
+      single({
+        sql: `with gone as (delete from ${scheduled} where message_id = $1 returning 1)
+select count(*)::int as count from gone`,
+        params: [messageKey]
+      }, countOf),
 
     announceOwner: (owner, ttlMillis) => ({ sql: announceText, params: [owner, ttlMillis] }),
 

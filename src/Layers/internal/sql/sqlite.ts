@@ -14,7 +14,7 @@
  * @internal
  */
 import * as Effect from "effect/Effect"
-import { parts } from "../../../MessageStore.ts"
+import type { OutboxRow } from "../../../MessageStore.ts"
 import {
   dateOf,
   type Dialect,
@@ -25,13 +25,23 @@ import {
   type Program,
   pruneChunk,
   type Row,
+  scheduledOf,
   selected,
   single,
   textualRow,
   uuidOf
 } from "./dialect.ts"
+import { migrations, now } from "./sqliteTables.ts"
 
-const now = "cast(unixepoch('subsec') * 1000 as integer)"
+/** A row as the values of an insert. */
+const valuesOf = (row: OutboxRow): Array<unknown> => [
+  row.part,
+  row.messageKey,
+  row.topic,
+  row.key,
+  JSON.stringify(row.headers),
+  row.payload
+]
 
 const lengthOf = (rows: ReadonlyArray<Row>): number => rows.length
 
@@ -44,18 +54,34 @@ export const sqlite = ({ tablePrefix }: Location): Dialect => {
   const inbox = table("inbox")
   const consumer = table("consumer")
   const parked = table("parked")
-  const tableNames = ["outbox", "lease", "instance", "inbox", "consumer", "parked"].map((name) => tablePrefix + name)
+  const scheduled = table("scheduled")
+  const tableNames = ["outbox", "lease", "instance", "inbox", "consumer", "parked", "scheduled"].map((name) =>
+    tablePrefix + name
+  )
 
-  const appendTexts = new Map<number, string>()
-  const appendText = (rows: number): string => {
-    let text = appendTexts.get(rows)
-    if (text === undefined) {
-      text = `insert into ${outbox} (part, message_id, topic, key, headers, payload) values ` +
-        new Array(rows).fill("(?, unhex(?, '-'), ?, ?, ?, ?)").join(", ")
-      appendTexts.set(rows, text)
+  const insertTexts = (into: string, columns: string, values: string) => {
+    const texts = new Map<number, string>()
+    return (rows: number): string => {
+      let text = texts.get(rows)
+      if (text === undefined) {
+        text = `insert into ${into} (${columns}) values ` + new Array(rows).fill(values).join(", ")
+        texts.set(rows, text)
+      }
+      return text
     }
-    return text
   }
+
+  const appendText = insertTexts(
+    outbox,
+    "part, message_id, topic, key, headers, payload",
+    "(?, unhex(?, '-'), ?, ?, ?, ?)"
+  )
+
+  const scheduleText = insertTexts(
+    scheduled,
+    "part, message_id, topic, key, headers, payload, due_at",
+    "(?, unhex(?, '-'), ?, ?, ?, ?, ?)"
+  )
 
   const readText = `select part, id, hex(message_id) as message_id, topic, key, headers, payload from ${outbox}
 where part in (select value from json_each(?)) order by part, id limit ?`
@@ -138,66 +164,7 @@ on conflict do nothing returning hex(message_key) as message_key`
 
     prepare: [],
 
-    migrations: [{
-      id: 1,
-      name: "create_tables",
-      statements: [
-        `create table if not exists ${outbox} (
-  id integer primary key autoincrement,
-  part integer not null,
-  message_id blob not null check (length(message_id) = 16),
-  topic text not null,
-  key text,
-  headers text not null,
-  payload blob,
-  created_at integer not null default (${now})
-) strict`,
-        `create index if not exists ${table("outbox_part")} on ${outbox} (part)`,
-        `create table if not exists ${lease} (
-  part integer primary key,
-  owner text,
-  epoch integer not null default 0,
-  expires_at integer not null default 0
-) strict`,
-        `with recursive n(part) as (select 0 union all select part + 1 from n where part < ${parts - 1})
-insert or ignore into ${lease} (part) select part from n`,
-        `create table if not exists ${instance} (
-  id text primary key,
-  expires_at integer not null
-) strict, without rowid`,
-        `create table if not exists ${consumer} (
-  id integer primary key,
-  consumer_group text not null,
-  handler text not null,
-  unique (consumer_group, handler)
-) strict`,
-        `create table if not exists ${inbox} (
-  consumer integer not null,
-  message_key blob not null check (length(message_key) = 16),
-  processed_at integer not null default (${now}),
-  primary key (consumer, message_key)
-) strict, without rowid`,
-        `create index if not exists ${table("inbox_processed_at")} on ${inbox} (processed_at)`
-      ]
-    }, {
-      id: 2,
-      name: "create_parked",
-      statements: [
-        `create table if not exists ${parked} (
-  part integer not null,
-  id integer not null,
-  message_id blob not null check (length(message_id) = 16),
-  topic text not null,
-  key text,
-  headers text not null,
-  payload blob,
-  created_at integer not null,
-  reason text,
-  parked_at integer not null default (${now}),
-  primary key (part, id)
-) strict, without rowid`
-      ]
-    }],
+    migrations: migrations({ outbox, parked, scheduled, lease, instance, consumer, inbox }, table),
 
     migrationsTable: `${tablePrefix}migrations`,
 
@@ -212,17 +179,7 @@ where type = 'table' and name in (select value from json_each(?))`,
     },
 
     appendRows: (rows) =>
-      piecesOf(rows).map((piece) => ({
-        sql: appendText(piece.length),
-        params: piece.flatMap((row) => [
-          row.part,
-          row.messageKey,
-          row.topic,
-          row.key,
-          JSON.stringify(row.headers),
-          row.payload
-        ])
-      })),
+      piecesOf(rows).map((piece) => ({ sql: appendText(piece.length), params: piece.flatMap(valuesOf) })),
 
     readRows: (of, limit) => ({ sql: readText, params: [JSON.stringify(of), limit] }),
 
@@ -288,6 +245,46 @@ where type = 'table' and name in (select value from json_each(?))`,
 
     dropParked: (selection) =>
       single({ sql: `delete from ${parked} where ${isSelected} returning 1`, params: selected(selection) }, lengthOf),
+
+    scheduleRows: (rows) =>
+      piecesOf(rows).map((piece) => ({
+        sql: scheduleText(piece.length),
+        params: piece.flatMap((row) => [...valuesOf(row), Math.ceil(row.dueMillis)])
+      })),
+
+    nextDue: { sql: `select min(due_at) - ${now} as millis from ${scheduled}`, params: [] },
+
+    moveDue: (limit) => (run) =>
+      run.together(Effect.gen(function*() {
+        const found = yield* run.rows({
+          sql: `select id from ${scheduled} where due_at <= ${now} order by due_at, id limit ?`,
+          params: [limit]
+        })
+        if (found.length === 0) return 0
+        const params = [`[${found.map(({ id }) => String(id)).join(",")}]`]
+        yield* run.rows({
+          sql: `insert into ${outbox} (part, message_id, topic, key, headers, payload)
+select part, message_id, topic, key, headers, payload from ${scheduled}
+where id in (select value from json_each(?)) order by due_at, id`,
+          params
+        })
+        yield* run.rows({ sql: `delete from ${scheduled} where id in (select value from json_each(?))`, params })
+        return found.length
+      })),
+
+    listScheduled: (topic, limit) => ({
+      sql: `select 0 as id, part, hex(message_id) as message_id, topic, key, headers, payload, due_at
+from ${scheduled} as s where (?1 is null or topic = ?1) order by s.due_at, s.id limit ?2`,
+      params: [topic, limit]
+    }),
+
+    scheduledRow: (row) => scheduledOf(textualRow(row), row),
+
+    cancelScheduled: (messageKey) =>
+      single(
+        { sql: `delete from ${scheduled} where message_id = unhex(?, '-') returning 1`, params: [messageKey] },
+        lengthOf
+      ),
 
     announceOwner: (owner, ttlMillis) => ({ sql: announceText, params: [owner, ttlMillis] }),
 

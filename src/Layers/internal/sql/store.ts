@@ -83,8 +83,42 @@ const makeOutbox = (
       ? Effect.succeed(0)
       : quiet("remove sent rows from the outbox", dialect.deleteRows(owner, leases, rows)),
   wakeups: wakeups.subscribe,
-  parked: makeParked(sql, dialect, { quiet, within }, wakeups)
+  parked: makeParked(sql, dialect, { quiet, within }, wakeups),
+  scheduled: makeScheduled(sql, dialect, { quiet, within }, wakeups)
 })
+
+const makeScheduled = (
+  sql: SqlClient.SqlClient,
+  dialect: Dialect,
+  { quiet, within }: Runners,
+  wakeups: Wakeups
+): MessageStore.ScheduledRows => {
+  const waking = Effect.andThen(sql.afterCommit(wakeups.announce))
+  return {
+    add: (rows) =>
+      Effect.forEach(
+        dialect.scheduleRows(rows),
+        (query) => within("schedule events", rowsOf(query)),
+        { discard: true }
+      ).pipe(waking),
+    next: Effect.map(
+      Effect.suspend(() => quiet("look for scheduled events", rowsOf(dialect.nextDue))),
+      ([row]) => row?.millis === null || row?.millis === undefined ? undefined : Number(row.millis)
+    ),
+    move: (limit) =>
+      Effect.tap(
+        quiet("move scheduled events", dialect.moveDue(limit)),
+        (rows) => rows === 0 ? Effect.void : sql.afterCommit(wakeups.announce)
+      ),
+    list: ({ limit, topic }) =>
+      Effect.map(
+        within("list scheduled events", rowsOf(dialect.listScheduled(topic ?? null, limit))),
+        (rows) => rows.map(dialect.scheduledRow)
+      ),
+    cancel: (messageKey) =>
+      Effect.map(within("cancel a scheduled event", dialect.cancelScheduled(messageKey)), (rows) => rows > 0)
+  }
+}
 
 const firstRow = { part: -1, id: 0n }
 
