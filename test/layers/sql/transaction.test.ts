@@ -49,32 +49,34 @@ const withDeferredKey = ({ sql }: Instance) =>
   )
 
 const databases = [
-  { name: "Postgres", open: onPostgres, skip: requireOrSkip("postgres") },
-  ...mysqlServers.map((server) => ({ name: server.name, open: onMysql(server), skip: server.skip })),
-  { name: "SQLite", open: onSqlite, skip: false }
+  { name: "Postgres", open: onPostgres, skip: requireOrSkip("postgres"), defersKeys: true },
+  ...mysqlServers.map((server) => ({ name: server.name, open: onMysql(server), skip: server.skip, defersKeys: false })),
+  { name: "SQLite", open: onSqlite, skip: false, defersKeys: true }
 ]
 
-for (const { name, open, skip } of databases) {
+for (const { defersKeys, name, open, skip } of databases) {
   describe.skipIf(skip)(`transaction on ${name}`, () => {
-    it.live.skipIf(mysqlServers.some((server) => server.name === name))(
-      "a failed COMMIT is a MessageStoreError, keeps nothing, and leaves the connection usable",
-      () =>
-        Effect.gen(function*() {
-          const db = yield* open
-          yield* withDeferredKey(db)
-          const orphan = db.store.transaction(
-            Effect.andThen(db.store.outbox.append([row()]), db.sql`insert into child (parent_id) values (1)`)
-          )
-          for (let attempt = 0; attempt < 2; attempt++) {
-            const reason = yield* reasonOf(orphan)
-            assert.strictEqual(reason._tag, "StoreFailed")
-            assert.include(reason.message, "commit a transaction")
-            assert.strictEqual(yield* count(db), 0)
-          }
-          yield* db.store.transaction(db.store.outbox.append([row()]))
-          assert.strictEqual(yield* count(db), 1)
-        })
-    )
+    if (defersKeys) {
+      it.live(
+        "a failed COMMIT is a MessageStoreError, keeps nothing, and leaves the connection usable",
+        () =>
+          Effect.gen(function*() {
+            const db = yield* open
+            yield* withDeferredKey(db)
+            const orphan = db.store.transaction(
+              Effect.andThen(db.store.outbox.append([row()]), db.sql`insert into child (parent_id) values (1)`)
+            )
+            for (let attempt = 0; attempt < 2; attempt++) {
+              const reason = yield* reasonOf(orphan)
+              assert.strictEqual(reason._tag, "StoreFailed")
+              assert.include(reason.message, "commit a transaction")
+              assert.strictEqual(yield* count(db), 0)
+            }
+            yield* db.store.transaction(db.store.outbox.append([row()]))
+            assert.strictEqual(yield* count(db), 1)
+          })
+      )
+    }
 
     it.live("the body's own SqlError comes out as it is, and its rows are gone", () =>
       Effect.gen(function*() {

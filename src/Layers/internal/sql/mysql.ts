@@ -106,14 +106,15 @@ where owner = ? and part in (${placeholders(count)}) order by part lock in share
 select ${columnsOfListed}, d.reason from ${listed(outbox)}`
 
   const parkedKeysText = byCount((count) =>
-    `select part, topic, \`key\`, min(id) as id from ${parked}
-where (part, topic, \`key\`) in (${placeholders(count, "(?, ?, ?)")}) group by part, topic, \`key\``
+    `select part, topic, convert(p.\`key\` using utf8mb4) as \`key\`, min(id) as id from ${parked} as p
+where (part, topic, p.\`key\`) in (${placeholders(count, "(?, ?, ?)")}) group by part, topic, p.\`key\``
   )
 
   const isSelected = `(? is null or message_id = unhex(replace(?, '-', '')))
   and (? is null or topic = ?) and (? is null or \`key\` = ?)`
 
-  const listParkedText = `select part, id, hex(message_id) as message_id, topic, \`key\`, headers, payload, reason,
+  const listParkedText = `select part, id, hex(message_id) as message_id, topic,
+  convert(\`key\` using utf8mb4) as \`key\`, headers, payload, reason,
   timestampdiff(microsecond, '1970-01-01', parked_at) div 1000 as parked_at
 from ${parked} where ${isSelected} and (part > ? or (part = ? and id > ?)) order by part, id limit ?`
 

@@ -1,8 +1,9 @@
 /**
  * The tables on MySQL and MariaDB, step by step.
  *
- * Owns: their columns and keys. Invariant: texts that are compared are binary,
- * since a collation takes different keys for the same one; ids of messages have
+ * Owns: their columns and keys. Invariant: texts that are compared are bytes,
+ * since every collation takes some different keys for the same one, if only
+ * those that end in spaces; ids of messages have
  * a fixed length, since `insert ignore` would cut a longer one.
  *
  * @internal
@@ -69,7 +70,7 @@ export const migrations = (
   id bigint unsigned not null,
   message_id binary(16) not null,
   topic varchar(255) character set ascii collate ascii_bin not null,
-  \`key\` longtext character set utf8mb4 collate utf8mb4_bin null,
+  \`key\` longblob null,
   headers longtext character set utf8mb4 collate utf8mb4_bin not null,
   payload longblob null,
   created_at datetime(6) not null,
