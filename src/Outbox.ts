@@ -5,7 +5,9 @@
  * Guarantee: once the transaction has committed, each of its events reaches
  * the log at least once; if it has not, none does. A crash of the relay
  * between the broker's acknowledgement and the delete sends up to one batch
- * again, with the same ids: `Consumer.exactlyOnce` recognises them.
+ * again, with the same ids: `Consumer.exactlyOnce` recognises them. An event
+ * that the broker refuses is kept aside (`parked`), and with it those of its
+ * key that come after it.
  *
  * Order: events of one key reach the log in commit order, with any number of
  * relays, provided that transactions of one key are serialised: by a row lock,
@@ -257,9 +259,9 @@ const drop = (filter: ParkedFilter): Effect.Effect<number, MessageStoreError, Me
  * The relay parks an event that is too large or that the broker refuses for
  * good at once, and one whose topic is missing or denied after `patience` (5
  * minutes). Later events of its topic and key are parked behind it, so that
- * none overtakes it; events of other keys, and those without a key, go on. Each
- * parked event is an Error line with its reason. While no broker answers
- * nothing is parked.
+ * none overtakes it; events of other keys, and those without a key, go on. An
+ * Error line per topic says how many were parked, and why. While no broker
+ * answers nothing is parked.
  *
  * - `list`: all of them, or some, as a stream, in the order in which they would
  *   be sent.

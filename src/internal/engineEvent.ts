@@ -112,12 +112,14 @@ export type EngineEvent =
   | { readonly _tag: "Relayed"; readonly instance: string; readonly rows: number }
   | { readonly _tag: "RelayFailed"; readonly instance: string; readonly reason: string; readonly afterMillis: number }
   | {
-    readonly _tag: "RowParked"
+    readonly _tag: "RowsParked"
     readonly instance: string
     readonly topic: string
-    readonly key: string | null
+    readonly rows: number
+    /** Of the first that is refused. */
     readonly messageKey: string
-    readonly reason: string
+    readonly key: string | null
+    readonly reason: string | null
   }
   | { readonly _tag: "LeaseOverdue"; readonly instance: string; readonly parts: number }
   | { readonly _tag: "RelayStopped"; readonly instance: string }
@@ -178,7 +180,7 @@ export const table: { readonly [Tag in EngineEvent["_tag"]]: readonly [Level, st
   PartsHeld: ["Info", "Outbox parts held"],
   Relayed: ["Debug", "Outbox rows relayed"],
   RelayFailed: ["Warn", "The outbox relay failed and will go on"],
-  RowParked: ["Error", "The broker refuses an outbox row: it is parked, and later rows of its key with it"],
+  RowsParked: ["Error", "The broker refuses outbox rows: they are parked, and later rows of their keys with them"],
   LeaseOverdue: ["Warn", "A lease came too near to its end: its rows wait for the next renewal"],
   RelayStopped: ["Info", "Outbox relay stopped"],
   BroadcastStarted: ["Info", "Broadcast subscriptions are served"],

@@ -65,6 +65,18 @@ export interface Parking {
   readonly reason: string | null
 }
 
+/** What is parked of each topic: how many rows, and the first that is refused. */
+export const byTopic = (
+  parkings: ReadonlyArray<Parking>
+): ReadonlyMap<string, { readonly rows: number; readonly first: Parking | undefined }> => {
+  const topics = new Map<string, { readonly rows: number; readonly first: Parking | undefined }>()
+  for (const parking of parkings) {
+    const { first, rows } = topics.get(parking.row.topic) ?? { first: undefined, rows: 0 }
+    topics.set(parking.row.topic, { rows: rows + 1, first: first ?? (parking.reason === null ? undefined : parking) })
+  }
+  return topics
+}
+
 /** The refused rows, and those of the batch that come after one of them. */
 export const withFollowers = (
   rows: ReadonlyArray<StoredRow>,

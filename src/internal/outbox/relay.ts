@@ -177,15 +177,17 @@ export const start = Effect.fnUntraced(function*(options: {
     someParked = true
     timesParked++
     const parked = yield* store.outbox.parked.park({ owner: instance, leases: Array.from(leases.values()), rows })
-    for (const { reason, row: { key, messageKey, topic } } of parkings) {
-      yield* Metrics.countParked(topic, 1)
-      if (reason === null) continue
+    for (const [topic, { first, rows }] of Parking.byTopic(parkings)) {
+      yield* Metrics.countParked(topic, rows)
+      if (first === undefined) continue
+      const { reason, row: { key, messageKey } } = first
       yield* EngineEvent.log({
-        _tag: "RowParked",
+        _tag: "RowsParked",
         instance,
         topic,
-        key: key === null ? null : Envelope.shortKey(key),
+        rows,
         messageKey,
+        key: key === null ? null : Envelope.shortKey(key),
         reason
       })
     }
@@ -282,15 +284,20 @@ export const start = Effect.fnUntraced(function*(options: {
     if (left !== undefined && left <= 0) {
       while ((yield* store.outbox.scheduled.move(dueAtOnce)) === dueAtOnce) yield* Effect.yieldNow
     }
-    yield* Effect.sleep(left === undefined || left <= 0 ? longestPollMillis : Math.min(longestPollMillis, left))
+    const idleMillis = left === undefined || left <= 0 ? longestPollMillis : left
+    yield* Effect.sleep(Math.min(longestPollMillis, Math.max(shortestPollMillis, idleMillis)))
   })
 
   const scheduling = Effect.gen(function*() {
-    while (true) {
-      yield* Effect.catchCause(
-        schedule,
-        (cause) => Effect.andThen(failed(cause, longestPollMillis), Effect.sleep(longestPollMillis))
-      )
+    for (let failures = 0;;) {
+      const exit = yield* Effect.exit(schedule)
+      if (Exit.isSuccess(exit)) {
+        failures = 0
+        continue
+      }
+      const afterMillis = Math.min(longestBackOffMillis, longestPollMillis * 2 ** failures++)
+      yield* failed(exit.cause, afterMillis)
+      yield* Effect.sleep(afterMillis)
     }
   })
 

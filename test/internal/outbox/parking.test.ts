@@ -50,6 +50,19 @@ describe("parking", () => {
     )
   })
 
+  it("is told by topic: how many rows, and the first that is refused", () => {
+    const parkings = [
+      { row: row(1, "a"), reason: null },
+      { row: row(2, "b"), reason: "no" },
+      { row: row(3, "c"), reason: "never" },
+      { row: row(4, "d", "other"), reason: null }
+    ]
+    assert.deepStrictEqual(Array.from(Parking.byTopic(parkings)), [
+      ["orders", { rows: 3, first: parkings[1]! }],
+      ["other", { rows: 1, first: undefined }]
+    ])
+  })
+
   it("holds what comes after a parked row of its topic and key, and nothing that comes before it", () => {
     const blocked = Parking.blockedBy([{ part: 0, topic: "orders", key: "a", id: 5n }])
     const behind = [row(4, "a"), row(5, "a"), row(6, "a"), row(7, "b"), row(8, null), row(9, "a", "other")]
