@@ -1,4 +1,5 @@
 /** Publishing: only inside a transaction, only what fits the topic. */
+import * as DateTime from "effect/DateTime"
 import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
 import { describe, expect, test } from "tstyche"
@@ -116,5 +117,32 @@ describe("Topic.make", () => {
       schema: Order,
       key: (order: { readonly missing: string }) => order.missing
     })
+  })
+})
+
+describe("Outbox.publish with a time", () => {
+  test("takes a point in time or a duration, which Publisher.publish does not", () => {
+    expect(Outbox.publish).type.toBeCallableWith(Orders, order, { delay: "3 days" })
+    expect(Outbox.publish).type.toBeCallableWith(Orders, order, { deliverAt: DateTime.makeUnsafe(0), id: "o-1" })
+    expect(Outbox.publish).type.not.toBeCallableWith(Orders, order, { deliverAt: "tomorrow" })
+    expect(Publisher.publish).type.not.toBeCallableWith(Orders, order, { delay: "3 days" })
+  })
+})
+
+describe("Outbox.parked and Outbox.scheduled", () => {
+  test("need the store and nothing else", () => {
+    expect(runWithStore).type.toBeCallableWith(Outbox.parked.release({ topic: "orders" }))
+    expect(runWithStore).type.toBeCallableWith(Outbox.parked.drop({ id: "o-1" }))
+    expect(runWithStore).type.toBeCallableWith(Outbox.scheduled.cancel("o-1"))
+    expect(Outbox.scheduled.list()).type.toBe<
+      Effect.Effect<ReadonlyArray<Outbox.Scheduled>, MessageStoreError, MessageStore>
+    >()
+  })
+
+  test("an edit fits the topic", () => {
+    expect(Outbox.parked.edit(Orders, "o-1", order)).type.toBe<
+      Effect.Effect<boolean, Publisher.PublishError | MessageStoreError, MessageStore>
+    >()
+    expect(Outbox.parked.edit).type.not.toBeCallableWith(Orders, "o-1", { orderId: 1 })
   })
 })
