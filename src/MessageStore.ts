@@ -99,10 +99,8 @@ export interface ParkedSelection {
  * @category models
  * @since 0.1.0
  */
-export interface RowKey {
+export interface RowKey extends OutboxKey {
   readonly part: number
-  readonly topic: string
-  readonly key: string
 }
 
 /**
@@ -152,6 +150,17 @@ export interface ParkedRows {
   readonly edit: (messageKey: string, payload: Uint8Array | null) => Effect.Effect<boolean, MessageStoreError>
   /** Removes these rows for good. Returns how many. */
   readonly drop: (selection: ParkedSelection) => Effect.Effect<number, MessageStoreError>
+}
+
+/**
+ * What the events of one topic are kept in order by.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface OutboxKey {
+  readonly topic: string
+  readonly key: string
 }
 
 /**
@@ -223,6 +232,12 @@ export interface OutboxRows {
    * stays the truth.
    */
   readonly wakeups: Effect.Effect<Queue.Dequeue<void>, never, Scope.Scope>
+  /**
+   * Waits for other transactions that hold one of these keys, and holds them
+   * until the transaction of the calling fiber ends. Ask for them at once and
+   * last: whoever holds keys and waits for other locks may deadlock.
+   */
+  readonly lock: (keys: Arr.NonEmptyReadonlyArray<OutboxKey>) => Effect.Effect<void, MessageStoreError>
   readonly parked: ParkedRows
   readonly scheduled: ScheduledRows
 }

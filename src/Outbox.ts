@@ -11,7 +11,7 @@
  *
  * Order: events of one key reach the log in commit order, with any number of
  * relays, provided that transactions of one key are serialised: by a row lock,
- * an advisory lock, or optimistic concurrency. It does not matter where in the
+ * an advisory lock, optimistic concurrency, or the option `serialize`. It does not matter where in the
  * transaction `publish` stands.
  *
  * @since 0.1.0
@@ -104,6 +104,15 @@ export interface PublishOptions extends Outgoing.PublishOptions {
   readonly deliverAt?: DateTime.DateTime | undefined
   /** The same, from now on. `deliverAt` goes before it. */
   readonly delay?: Duration.Input | undefined
+  /**
+   * Whether the transaction waits, just before it inserts its events, for
+   * others that have published an event of the same topic and key with this
+   * option, until they have committed or rolled back. For programs that have no
+   * row per key to lock: without either, two transactions that run side by side
+   * may be sent in another order than they committed. It does not order what
+   * the transactions have read. Default: the topic's `serialize`, `false`.
+   */
+  readonly serialize?: boolean | undefined
 }
 
 /**
@@ -131,7 +140,9 @@ export const publish = <S extends Schema.Constraint>(
     (message) =>
       Effect.flatMap(dueOf(options), (dueMillis) =>
         Effect.as(
-          Tx.Transaction.use((transaction) => transaction.add([{ ...message, dueMillis }])),
+          Tx.Transaction.use((transaction) =>
+            transaction.add([{ ...message, dueMillis, serialize: options?.serialize ?? topic.serialize }])
+          ),
           message.id
         ))
   )
@@ -155,11 +166,14 @@ const dueOf = (options: PublishOptions | undefined): Effect.Effect<number | unde
 export const publishAll = <S extends Schema.Constraint>(
   topic: Topic.Topic<S>,
   payloads: ReadonlyArray<Topic.Input<S>>,
-  options?: Pick<Outgoing.PublishOptions, "headers" | "cause">
+  options?: Pick<PublishOptions, "headers" | "cause" | "serialize">
 ): Effect.Effect<Array<string>, Outgoing.PublishError, Tx.Transaction | S["EncodingServices"]> =>
   Effect.flatMap(Outgoing.prepareAll(topic, payloads, undefined, options), (messages) =>
     Effect.as(
-      Tx.Transaction.use((transaction) => transaction.add(messages)),
+      Tx.Transaction.use((transaction) => {
+        const serialize = options?.serialize ?? topic.serialize
+        return transaction.add(serialize ? messages.map((message) => ({ ...message, serialize })) : messages)
+      }),
       messages.map((message) => message.id)
     ))
 

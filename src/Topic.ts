@@ -40,6 +40,8 @@ export interface Topic<S extends Schema.Constraint> {
   readonly dataSchema: string | undefined
   /** Largest record in bytes: key, value and headers. */
   readonly maxBytes: number
+  /** Whether outbox transactions of one key wait for each other. */
+  readonly serialize: boolean
   /** How to create the topic when it is missing; `undefined`: it must exist. */
   readonly create: TopicCreation | undefined
 }
@@ -87,6 +89,12 @@ export interface Options<S extends Schema.Constraint> {
    */
   readonly maxBytes?: number | undefined
   /**
+   * Whether `Outbox` transactions that publish events of one key wait for each
+   * other, for programs that lock nothing else per key: see
+   * `Outbox.PublishOptions.serialize`. Default: `false`.
+   */
+  readonly serialize?: boolean | undefined
+  /**
    * Create the topic when it is missing, with these settings. Default: a
    * missing topic is a typed error at start that names it.
    */
@@ -131,5 +139,6 @@ export const make = <S extends Schema.Constraint>(name: string, options: Options
   type: options.type ?? SchemaAST.resolveIdentifier(options.schema.ast) ?? name,
   dataSchema: options.dataSchema,
   maxBytes: options.maxBytes ?? 1_000_000,
+  serialize: options.serialize ?? false,
   create: options.create
 })

@@ -12,7 +12,14 @@
 import * as Arr from "effect/Array"
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
-import { type MessageStore, type MessageStoreError, type OutboxRow, parts, type ScheduledRow } from "../MessageStore.ts"
+import {
+  type MessageStore,
+  type MessageStoreError,
+  type OutboxKey,
+  type OutboxRow,
+  parts,
+  type ScheduledRow
+} from "../MessageStore.ts"
 import { messageKey } from "./wire/messageId.ts"
 import { type Outgoing, PublishError, TransactionEnded } from "./wire/outgoing.ts"
 import { partOf } from "./wire/partitioner.ts"
@@ -73,6 +80,15 @@ const serviceOf = (store: MessageStore["Service"], buffer: Buffer): Transaction[
   return service
 }
 
+/** The keys of events that ask for it, each once. A scheduled event takes its place later. */
+const keysToLock = (events: ReadonlyArray<Outgoing>): Array<OutboxKey> => {
+  const keys = new Map<string, OutboxKey>()
+  for (const { dueMillis, key, serialize, topic } of events) {
+    if (serialize === true && key !== null && dueMillis === undefined) keys.set(`${topic}\u0000${key}`, { topic, key })
+  }
+  return Array.from(keys.values())
+}
+
 /** Inserts events: those that are scheduled by themselves, the others behind all that the transaction has locked. */
 const insert = Effect.fnUntraced(function*(store: MessageStore["Service"], events: ReadonlyArray<Outgoing>) {
   const rows: Array<OutboxRow> = []
@@ -81,6 +97,8 @@ const insert = Effect.fnUntraced(function*(store: MessageStore["Service"], event
     if (event.dueMillis === undefined) rows.push(rowOf(event))
     else later.push({ ...rowOf(event), dueMillis: event.dueMillis })
   }
+  const keys = keysToLock(events)
+  if (Arr.isArrayNonEmpty(keys)) yield* store.outbox.lock(keys)
   if (Arr.isArrayNonEmpty(later)) yield* store.outbox.scheduled.add(later)
   if (Arr.isArrayNonEmpty(rows)) yield* store.outbox.append(rows)
 })

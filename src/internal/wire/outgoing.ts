@@ -123,6 +123,8 @@ export interface Outgoing {
   readonly headers: { readonly [name: string]: string }
   readonly value: Uint8Array | null
   readonly bytes: number
+  /** Whether its transaction waits for others that publish the same key. */
+  readonly serialize?: boolean | undefined
   /** When it enters the outbox, if not with its transaction. */
   readonly dueMillis?: number | undefined
 }

@@ -231,4 +231,26 @@ export const transactions = (it: It<Services>, features: FrontFeatures): void =>
       const found = records.map((record) => `${text(record.key)}: ${text(record.value)}`)
       assert.deepStrictEqual(alphabetical(found), alphabetical(["gone: null", "null: \"no key\"", ": \"empty key\""]))
     }))
+
+  check(
+    "transactions that serialise by key, in any order of the keys, all commit and are all sent",
+    () =>
+      Effect.gen(function*() {
+        const name = yield* freshName("serial")
+        const topic = yield* created(Topic.make(name, {
+          schema: Item,
+          key: (item) => item.key,
+          create: { partitions: 2 },
+          serialize: true
+        }))
+        yield* Effect.forEach(upTo(40), (n) => {
+          const keys = n % 2 === 0 ? ["a", "b", "c"] : ["c", "b", "a"]
+          return Effect.gen(function*() {
+            for (const [i, key] of keys.entries()) yield* Outbox.publish(topic, new Item({ key, n: n * 3 + i }))
+            yield* Outbox.publish(topic, new Item({ key: `own-${n}`, n: 1_000 + n }), { serialize: n % 3 === 0 })
+          }).pipe(Outbox.transaction)
+        }, { concurrency: features.concurrentTransactions ? 8 : 1, discard: true })
+        assert.deepStrictEqual(ascending(yield* sent(topic)), [...upTo(120), ...upTo(40).map((n) => 1_000 + n)])
+      })
+  )
 }

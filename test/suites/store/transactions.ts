@@ -1,5 +1,6 @@
 /** Transactions: what commits together, and what a rollback takes with it. */
 import { assert } from "@effect/vitest"
+import * as Arr from "effect/Array"
 import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
@@ -262,6 +263,39 @@ export const transactions = <R>(it: It<MessageStore | R>, features: StoreFeature
         assert.isTrue(store.isConflict(error))
         assert.isFalse(store.isConflict(new Error("something else")))
         assert.strictEqual(yield* read(topic), undefined)
+      })
+  )
+
+  check(
+    "who asks for a key that another transaction holds waits for its end; for another key, not at all",
+    () =>
+      Effect.gen(function*() {
+        const store = yield* MessageStore
+        // Always the same: unrelated keys may share a lock, and these do not.
+        const topic = "locks"
+        const lock = (...keys: readonly [string, ...Array<string>]) =>
+          store.outbox.lock(Arr.map(keys, (key) => ({ topic, key })))
+        const held = yield* Deferred.make<void>()
+        const release = yield* Deferred.make<void>()
+        const order: Array<string> = []
+        const first = yield* Effect.forkChild(store.transaction(Effect.gen(function*() {
+          yield* lock("a", "b")
+          yield* Deferred.succeed(held, undefined)
+          yield* Deferred.await(release)
+          order.push("first")
+        })))
+        yield* Deferred.await(held)
+        const second = yield* Effect.forkChild(
+          store.transaction(Effect.andThen(lock("c", "b", "b"), Effect.sync(() => order.push("second"))))
+        )
+        if (features.concurrentTransactions) yield* store.transaction(lock("other", "keys"))
+        // Had it not waited, it would be through by now.
+        for (let i = 0; i < 10; i++) yield* store.outbox.read({ parts: [0], limit: 1 })
+        assert.deepStrictEqual(order, [])
+        yield* Deferred.succeed(release, undefined)
+        yield* Fiber.join(first)
+        yield* Fiber.join(second)
+        assert.deepStrictEqual(order, ["first", "second"])
       })
   )
 }

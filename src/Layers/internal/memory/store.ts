@@ -194,6 +194,8 @@ export const make = (): { readonly store: MessageStore["Service"]; readonly cont
         }
         Tx.afterCommit(level, wake)
       }),
+    // One transaction runs at a time.
+    lock: () => Effect.void,
     read: ({ limit, parts }) =>
       atomically("read the outbox", (level) =>
         Array.from(Tx.entries(rows, level).values())

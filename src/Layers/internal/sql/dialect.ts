@@ -17,8 +17,10 @@
 import type * as Arr from "effect/Array"
 import * as Effect from "effect/Effect"
 import type * as SqlError from "effect/sql/SqlError"
+import { createHash } from "node:crypto"
 import type {
   Lease,
+  OutboxKey,
   OutboxRow,
   ParkedRow,
   ParkedSelection,
@@ -154,6 +156,13 @@ export interface Dialect {
   readonly appendRows: (rows: Arr.NonEmptyReadonlyArray<OutboxRow>) => ReadonlyArray<Query>
 
   /**
+   * Holds locks until the transaction ends, taken in ascending order; else two
+   * transactions that share keys deadlock. `undefined` where one transaction
+   * writes at a time. Unrelated keys may share a lock.
+   */
+  readonly lockKeys: (keys: ReadonlyArray<OutboxKey>) => Query | undefined
+
+  /**
    * Rows of the given parts by `(part, id)`. A work list: no cursor, since ids
    * become visible out of order and a cursor strands what commits late.
    */
@@ -287,6 +296,14 @@ export const piecesOf = <A>(items: ReadonlyArray<A>): ReadonlyArray<ReadonlyArra
     start += size
   }
   return pieces
+}
+
+/** Numbers of the locks of keys, below `locks`, ascending. */
+export const lockNumbers = (keys: ReadonlyArray<OutboxKey>, locks: bigint): ReadonlyArray<bigint> => {
+  const numbers = keys.map(({ key, topic }) =>
+    createHash("sha256").update(topic).update("\u0000").update(key).digest().readBigUInt64BE() % locks
+  )
+  return Array.from(new Set(numbers)).sort((a, b) => a < b ? -1 : 1)
 }
 
 /** A selection as parameters; `null`: any. */

@@ -16,6 +16,7 @@
  * @internal
  */
 import * as Effect from "effect/Effect"
+import type * as SqlError from "effect/sql/SqlError"
 import type { Lease, ParkedSelection } from "../../../MessageStore.ts"
 import {
   countOf,
@@ -23,10 +24,13 @@ import {
   type Dialect,
   idOf,
   type Location,
+  lockNumbers,
   pairs,
   piecesOf,
+  type Program,
   pruneChunk,
   type Query,
+  type Row,
   type Runner,
   scheduledOf,
   selected,
@@ -34,7 +38,7 @@ import {
   uuidOf
 } from "./dialect.ts"
 import { buffer, byCount, claimNumber, pieces, placeholders, valuesOf } from "./mysqlParameters.ts"
-import { migrations, never, now } from "./mysqlTables.ts"
+import { keyLocks, migrations, never, now } from "./mysqlTables.ts"
 
 const later = `${now} + interval ? * 1000 microsecond`
 
@@ -48,9 +52,10 @@ export const mysql = ({ tablePrefix }: Location): Dialect => {
   const consumer = table("consumer")
   const parked = table("parked")
   const scheduled = table("scheduled")
-  const tableNames = ["outbox", "lease", "instance", "inbox", "consumer", "parked", "scheduled"].map((name) =>
-    tablePrefix + name
-  )
+  const keyLock = table("key_lock")
+  const tableNames = ["outbox", "lease", "instance", "inbox", "consumer", "parked", "scheduled", "key_lock"].map((
+    name
+  ) => tablePrefix + name)
   const savepoint = "effect_events"
 
   const appendText = byCount((count) =>
@@ -58,11 +63,9 @@ export const mysql = ({ tablePrefix }: Location): Dialect => {
     placeholders(count, "(?, unhex(replace(?, '-', '')), ?, ?, ?, ?)")
   )
 
-  const dueFrom = (millis: string) => `timestampadd(microsecond, ${millis} * 1000, '1970-01-01')`
-
   const scheduleText = byCount((count) =>
     `insert into ${scheduled} (part, message_id, topic, \`key\`, headers, payload, due_at) values ` +
-    placeholders(count, `(?, unhex(replace(?, '-', '')), ?, ?, ?, ?, ${dueFrom("?")})`)
+    placeholders(count, `(?, unhex(replace(?, '-', '')), ?, ?, ?, ?, timestampadd(microsecond, ? * 1000, ${never}))`)
   )
 
   const readText = byCount((count) =>
@@ -70,26 +73,11 @@ export const mysql = ({ tablePrefix }: Location): Dialect => {
 where part in (${placeholders(count)}) order by part, id limit ?`
   )
 
-  const fenceText = byCount((count) =>
-    `select part, epoch from ${lease}
-where owner = ? and part in (${placeholders(count)}) order by part lock in share mode`
-  )
-
-  /** The rows of parts that `owner` holds under these epochs, which it keeps until the transaction ends. */
-  const fenced = <A extends { readonly part: number }>(
-    run: Runner,
-    owner: string,
-    leases: ReadonlyArray<Lease>,
-    rows: ReadonlyArray<A>
-  ) =>
-    Effect.map(
-      run.rows({ sql: fenceText(leases.length), params: [owner, ...leases.map(({ part }) => part)] }),
-      (found) => {
-        const epochs = new Map(found.map(({ epoch, part }) => [Number(part), BigInt(epoch as number | string)]))
-        const held = new Set(leases.filter(({ epoch, part }) => epochs.get(part) === epoch).map(({ part }) => part))
-        return rows.filter(({ part }) => held.has(part))
-      }
-    )
+  const fence = (owner: string, leases: ReadonlyArray<Lease>): Query => ({
+    sql: `select part, epoch from ${lease} where owner = ? and part in (${placeholders(leases.length)})
+order by part lock in share mode`,
+    params: [owner, ...leases.map(({ part }) => part)]
+  })
 
   /** The rows of a table that a JSON list names: `[[part, id, reason?], …]`. */
   const listed = (from: string) =>
@@ -98,6 +86,25 @@ where owner = ? and part in (${placeholders(count)}) order by part lock in share
 )) as d straight_join ${from} as o on o.part = d.part and o.id = d.id`
 
   const deleteText = `delete o from ${listed(outbox)}`
+
+  /** Removes rows of parts that `owner` holds under these epochs, and keeps until the transaction ends. */
+  const removing = <A extends { readonly part: number; readonly id: bigint }>(
+    owner: string,
+    leases: ReadonlyArray<Lease>,
+    rows: ReadonlyArray<A>,
+    first: (run: Runner, ours: ReadonlyArray<A>) => Effect.Effect<unknown, SqlError.SqlError>
+  ): Program<number> =>
+  (run) =>
+    run.together(Effect.gen(function*() {
+      const found = yield* run.rows(fence(owner, leases))
+      const epochs = new Map(found.map(({ epoch, part }) => [Number(part), BigInt(epoch as number | string)]))
+      const held = new Set(leases.filter(({ epoch, part }) => epochs.get(part) === epoch).map(({ part }) => part))
+      const ours = rows.filter(({ part }) => held.has(part))
+      if (ours.length === 0) return 0
+      yield* first(run, ours)
+      yield* run.rows({ sql: deleteText, params: [pairs(ours.map((row) => [row.part, row.id]))] })
+      return countOf(yield* run.rows(changed))
+    }))
 
   const columns = "part, id, message_id, topic, `key`, headers, payload, created_at"
   const columnsOfListed = columns.split(", ").map((column) => `o.${column}`).join(", ")
@@ -118,12 +125,16 @@ where (part, topic, p.\`key\`) in (${placeholders(count, "(?, ?, ?)")}) group by
   timestampdiff(microsecond, '1970-01-01', parked_at) div 1000 as parked_at
 from ${parked} where ${isSelected} and (part > ? or (part = ? and id > ?)) order by part, id limit ?`
 
+  const placesOf = (rows: ReadonlyArray<Row>) => [
+    pairs(rows.map(({ id, part }) => [Number(part), BigInt(id as number | string)]))
+  ]
+
   /** Moves the parked rows that a statement finds back; their ids are their own. */
   const back = (run: Runner, find: Query) =>
     run.together(Effect.gen(function*() {
       const found = yield* run.rows(find)
       if (found.length === 0) return 0
-      const params = [pairs(found.map(({ id, part }) => [Number(part), BigInt(id as number | string)]))]
+      const params = placesOf(found)
       yield* run.rows({
         sql: `insert into ${outbox} (${columns}) select ${columnsOfListed} from ${listed(parked)}`,
         params
@@ -163,8 +174,7 @@ where consumer = ? and message_key in (${placeholders(count, "unhex(replace(?, '
 
     begin: "SET TRANSACTION ISOLATION LEVEL READ COMMITTED; START TRANSACTION",
 
-    // With autocommit off, what follows a transaction that the server has ended
-    // opens another one, without the savepoint; and so `leave` fails.
+    // What follows a transaction that the server has ended opens another, without the savepoint: `leave` fails.
     guard: {
       enter: `SET autocommit = 0; SAVEPOINT ${savepoint}`,
       leave: `RELEASE SAVEPOINT ${savepoint}; COMMIT; SET autocommit = 1`,
@@ -175,11 +185,10 @@ where consumer = ? and message_key in (${placeholders(count, "unhex(replace(?, '
 
     prepare: [],
 
-    migrations: migrations({ outbox, parked, scheduled, lease, instance, consumer, inbox }),
+    migrations: migrations({ outbox, parked, scheduled, lease, instance, consumer, inbox }, keyLock),
 
     migrationsTable: `${tablePrefix}migrations`,
 
-    // The lock's name is one for all databases of the server.
     migrationLock: {
       take: { sql: `select get_lock(md5(concat(database(), ?)), 60) as count`, params: [`.${tablePrefix}migrations`] },
       giveBack: { sql: `select release_lock(md5(concat(database(), ?)))`, params: [`.${tablePrefix}migrations`] }
@@ -196,29 +205,25 @@ where table_schema = database() and table_name in (${placeholders(tableNames.len
     appendRows: (rows) =>
       pieces(rows).map((piece) => ({ sql: appendText(piece.length), params: piece.flatMap(valuesOf) })),
 
+    lockKeys: (keys) => {
+      const numbers = lockNumbers(keys, BigInt(keyLocks)).map(Number)
+      const sql = `select id from ${keyLock} where id in (${placeholders(numbers.length)}) order by id for update`
+      return { sql, params: numbers }
+    },
+
     readRows: (of, limit) => ({ sql: readText(of.length), params: [...of, String(limit)] }),
 
     storedRow: textualRow,
 
-    deleteRows: (owner, leases, rows) => (run) =>
-      run.together(Effect.gen(function*() {
-        const ours = yield* fenced(run, owner, leases, rows)
-        if (ours.length === 0) return 0
-        yield* run.rows({ sql: deleteText, params: [pairs(ours.map((row) => [row.part, row.id]))] })
-        return countOf(yield* run.rows(changed))
-      })),
+    deleteRows: (owner, leases, rows) => removing(owner, leases, rows, () => Effect.void),
 
-    parkRows: (owner, leases, rows) => (run) =>
-      run.together(Effect.gen(function*() {
-        const ours = yield* fenced(run, owner, leases, rows)
-        if (ours.length === 0) return 0
+    parkRows: (owner, leases, rows) =>
+      removing(owner, leases, rows, (run, ours) => {
         const list = ours.map(({ id, part, reason }) =>
           `[${part},${id}${reason === null ? "" : `,${JSON.stringify(reason)}`}]`
         )
-        yield* run.rows({ sql: parkText, params: [`[${list.join(",")}]`] })
-        yield* run.rows({ sql: deleteText, params: [pairs(ours.map((row) => [row.part, row.id]))] })
-        return countOf(yield* run.rows(changed))
-      })),
+        return run.rows({ sql: parkText, params: [`[${list.join(",")}]`] })
+      }),
 
     parkedKeys: (of) => (run) =>
       Effect.map(
@@ -291,19 +296,19 @@ where table_schema = database() and table_name in (${placeholders(tableNames.len
     moveDue: (limit) => (run) =>
       run.together(Effect.gen(function*() {
         const found = yield* run.rows({
-          sql: `select id from ${scheduled} where due_at <= ${now} order by due_at, id limit ? for update`,
+          sql: `select part, id from ${scheduled} where due_at <= ${now} order by due_at, id limit ? for update`,
           params: [String(limit)]
         })
         if (found.length === 0) return 0
-        const params = [pairs(found.map(({ id }) => [0, BigInt(id as number | string)]))]
-        const due = `json_table(?, '$[*]' columns (id bigint unsigned path '$[1]')) as d
-straight_join ${scheduled} as s on s.id = d.id`
+        const params = placesOf(found)
         yield* run.rows({
           sql: `insert into ${outbox} (part, message_id, topic, \`key\`, headers, payload)
-select s.part, s.message_id, s.topic, s.\`key\`, s.headers, s.payload from ${due} order by s.due_at, s.id`,
+select o.part, o.message_id, o.topic, o.\`key\`, o.headers, o.payload from ${
+            listed(scheduled)
+          } order by o.due_at, o.id`,
           params
         })
-        yield* run.rows({ sql: `delete s from ${due}`, params })
+        yield* run.rows({ sql: `delete o from ${listed(scheduled)}`, params })
         return found.length
       })),
 

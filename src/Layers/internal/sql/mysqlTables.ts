@@ -16,9 +16,13 @@ export const now = "utc_timestamp(6)"
 /** Before any time. */
 export const never = "'1970-01-01'"
 
+/** Rows that stand for keys: as many keys may be published at a time as do not meet on one. */
+export const keyLocks = 1_024
+
 /** The schema, as `Dialect.migrations` has it. */
 export const migrations = (
-  { consumer, inbox, instance, lease, outbox, parked, scheduled }: Tables
+  { consumer, inbox, instance, lease, outbox, parked, scheduled }: Tables,
+  keyLock: string
 ): ReadonlyArray<MigrationScript> => [{
   id: 1,
   name: "create_tables",
@@ -95,5 +99,13 @@ export const migrations = (
   key (due_at, id),
   key (message_id)
 ) engine = InnoDB`
+  ]
+}, {
+  id: 4,
+  name: "create_key_lock",
+  // Locks by name belong to the connection there, and outlive the transaction.
+  statements: [
+    `create table if not exists ${keyLock} (id smallint unsigned not null primary key) engine = InnoDB`,
+    `insert ignore into ${keyLock} (id) values ${Array.from({ length: keyLocks }, (_, id) => `(${id})`).join(", ")}`
   ]
 }]

@@ -20,6 +20,7 @@ import {
   type Dialect,
   idOf,
   type Location,
+  lockNumbers,
   maxRows,
   pruneChunk,
   type Row,
@@ -226,6 +227,12 @@ join pg_catalog.pg_namespace n on n.oid = c.relnamespace`,
     },
 
     appendRows: (rows) => chunksOf(rows).map((chunk) => ({ sql: appendText, params: columnsOf(chunk) })),
+
+    // Advisory locks are the database's: the table's number keeps those of other prefixes and schemas apart.
+    lockKeys: (keys) => ({
+      sql: `select pg_advisory_xact_lock('${outbox}'::regclass::int, n) from unnest($1::int[]) as n`,
+      params: [lockNumbers(keys, 2n ** 31n).map(Number)]
+    }),
 
     readRows: (of, limit) => ({ sql: readText, params: [of, limit] }),
 

@@ -181,6 +181,8 @@ where type = 'table' and name in (select value from json_each(?))`,
     appendRows: (rows) =>
       piecesOf(rows).map((piece) => ({ sql: appendText(piece.length), params: piece.flatMap(valuesOf) })),
 
+    lockKeys: () => undefined,
+
     readRows: (of, limit) => ({ sql: readText, params: [JSON.stringify(of), limit] }),
 
     storedRow: textualRow,

@@ -76,6 +76,10 @@ const makeOutbox = (
     }).pipe(
       Effect.andThen(sql.afterCommit(wakeups.announce))
     ),
+  lock: (keys) => {
+    const query = dialect.lockKeys(keys)
+    return query === undefined ? Effect.void : Effect.asVoid(within("lock keys of the outbox", rowsOf(query)))
+  },
   read: ({ parts, limit }) =>
     Effect.map(quiet("read the outbox", rowsOf(dialect.readRows(parts, limit))), (rows) => rows.map(dialect.storedRow)),
   remove: ({ owner, leases, rows }) =>
