@@ -74,6 +74,8 @@ interface Ties {
   readonly run: <A>(effect: Effect.Effect<A, unknown>) => Promise<A>
   /** Open while no join runs. */
   readonly joinEnded: Latch.Latch
+  /** Joins that have begun. */
+  turns: number
   node: Node | undefined
   memberId: string | undefined
   standing: Standing | undefined
@@ -206,25 +208,34 @@ const standIn = (ties: Ties, found: Node): Node => {
   return Object.assign(Object.create(found) as Node, overrides)
 }
 
-/** Waits for a join that another of KafkaJS's fetchers has begun. One that stands still is taken over. */
-const otherJoinEnded = (ties: Ties): Effect.Effect<void> =>
-  Effect.suspend(() =>
-    ties.joinEnded.isOpen()
-      ? Effect.void
-      : Effect.flatMap(
-        Effect.timeoutOption(ties.joinEnded.await, 5_000),
-        (ended) => ended._tag === "Some" || ties.underWay === 0 ? Effect.void : otherJoinEnded(ties)
-      )
-  )
+/**
+ * Waits for a join that another of KafkaJS's fetchers has begun. One that
+ * stands still is taken over. Whoever waits wakes up together, and one goes on:
+ * of two joins side by side each would bring a grant of the same partitions.
+ */
+const takeTurn = (ties: Ties): Effect.Effect<void> =>
+  Effect.suspend(() => {
+    if (ties.joinEnded.isOpen()) {
+      ties.joinEnded.closeUnsafe()
+      ties.turns++
+      return Effect.void
+    }
+    const { turns } = ties
+    return Effect.flatMap(Effect.timeoutOption(ties.joinEnded.await, 5_000), () => {
+      if (ties.joinEnded.isOpen() || ties.turns !== turns || ties.underWay > 0) return takeTurn(ties)
+      ties.turns++
+      return Effect.void
+    })
+  })
 
 /** What happens when KafkaJS asks for the coordinator, which it does before each JoinGroup. */
 const prepareJoin = (ties: Ties): Effect.Effect<Node, KafkaJsFailure> =>
   Effect.gen(function*() {
-    yield* otherJoinEnded(ties)
+    yield* takeTurn(ties)
     if (ties.closed) {
+      ties.joinEnded.openUnsafe()
       return yield* new KafkaJsFailure({ error: new KafkaJs.KafkaJSNonRetriableError("The subscription is closed") })
     }
-    ties.joinEnded.closeUnsafe()
     const found = yield* whileJoining(ties, Effect.andThen(ties.hooks.beforeJoin, locate(ties)))
     return standIn(ties, found)
   })
@@ -269,6 +280,7 @@ export const install = Effect.fnUntraced(function*(
     now,
     run: yield* FiberSet.makeRuntimePromise<never, unknown, unknown>(),
     joinEnded: Latch.makeUnsafe(true),
+    turns: 0,
     node: undefined,
     memberId: undefined,
     standing: undefined,

@@ -97,8 +97,10 @@ const signal = (grants: Grants, held: Held, make: () => Broker.Signal) => {
 const signalLost = (grants: Grants, held: Held) =>
   signal(grants, held, () => ({ _tag: "Lost", assignments: assignmentsOf(held) }))
 
-/** Takes what a join has brought (physical names), and announces it. */
+/** Takes what a join has brought (physical names), and announces it. What was granted until then is lost. */
 export const grant = (grants: Grants, assignment: Owned): Effect.Effect<void> => {
+  const before = grants.state._tag === "Granted" ? grants.state.held : undefined
+  before?.lost.openUnsafe()
   const epoch = grants.nextEpoch()
   const lost = Latch.makeUnsafe(false)
   const byKey = new Map<string, Grant>()
@@ -113,9 +115,9 @@ export const grant = (grants: Grants, assignment: Owned): Effect.Effect<void> =>
   const announced = Latch.makeUnsafe(false)
   grants.owned = assignment
   grants.state = { _tag: "Granted", held, since: grants.now(), announced }
-  return grants.control.withPermit(grants.onSignal({ _tag: "Assigned", assignments: assignmentsOf(held) })).pipe(
-    Effect.ensuring(announced.open)
-  )
+  const losing = before === undefined ? Effect.void : signalLost(grants, before)
+  const assigned = Effect.suspend(() => grants.onSignal({ _tag: "Assigned", assignments: assignmentsOf(held) }))
+  return grants.control.withPermit(Effect.andThen(losing, assigned)).pipe(Effect.ensuring(announced.open))
 }
 
 /** Hands records over, if their grant still holds when their turn comes. */

@@ -37,7 +37,7 @@ import {
   textualRow,
   uuidOf
 } from "./dialect.ts"
-import { buffer, byCount, claimNumber, pieces, placeholders, valuesOf } from "./mysqlParameters.ts"
+import { buffer, byCount, claimNumber, lockRows, pieces, placeholders, valuesOf } from "./mysqlParameters.ts"
 import { keyLocks, migrations, never, now } from "./mysqlTables.ts"
 
 const later = `${now} + interval ? * 1000 microsecond`
@@ -205,11 +205,7 @@ where table_schema = database() and table_name in (${placeholders(tableNames.len
     appendRows: (rows) =>
       pieces(rows).map((piece) => ({ sql: appendText(piece.length), params: piece.flatMap(valuesOf) })),
 
-    lockKeys: (keys) => {
-      const numbers = lockNumbers(keys, BigInt(keyLocks)).map(Number)
-      const sql = `select id from ${keyLock} where id in (${placeholders(numbers.length)}) order by id for update`
-      return { sql, params: numbers }
-    },
+    lockKeys: (keys) => lockRows(keyLock, lockNumbers(keys, BigInt(keyLocks)).map(Number)),
 
     readRows: (of, limit) => ({ sql: readText(of.length), params: [...of, String(limit)] }),
 
@@ -295,6 +291,8 @@ where table_schema = database() and table_name in (${placeholders(tableNames.len
 
     moveDue: (limit) => (run) =>
       run.together(Effect.gen(function*() {
+        // Two that lock rows by their time, and then delete them by their number, deadlock.
+        yield* run.rows(lockRows(keyLock, [keyLocks]))
         const found = yield* run.rows({
           sql: `select part, id from ${scheduled} where due_at <= ${now} order by due_at, id limit ? for update`,
           params: [String(limit)]

@@ -7,7 +7,7 @@
  */
 import { uuidV7Unsafe } from "effect/crypto/SecureRandom"
 import type { OutboxRow } from "../../../MessageStore.ts"
-import { piecesOf } from "./dialect.ts"
+import { piecesOf, type Query } from "./dialect.ts"
 
 /** Bytes of payloads that one insert carries: a server refuses packets above 16 MB by default, some above 4. */
 const maxInsertBytes = 2 * 1024 * 1024
@@ -60,3 +60,9 @@ export const valuesOf = (row: OutboxRow): Array<unknown> => [
   JSON.stringify(row.headers),
   buffer(row.payload)
 ]
+
+/** Locks rows by their numbers, in ascending order. */
+export const lockRows = (table: string, ids: ReadonlyArray<number>): Query => ({
+  sql: `select id from ${table} where id in (${placeholders(ids.length)}) order by id for update`,
+  params: ids
+})

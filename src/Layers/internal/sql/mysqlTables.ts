@@ -16,7 +16,7 @@ export const now = "utc_timestamp(6)"
 /** Before any time. */
 export const never = "'1970-01-01'"
 
-/** Rows that stand for keys: as many keys may be published at a time as do not meet on one. */
+/** Rows that stand for keys: as many keys may be published at a time as do not meet on one. One more is for the schedule. */
 export const keyLocks = 1_024
 
 /** The schema, as `Dialect.migrations` has it. */
@@ -98,14 +98,9 @@ export const migrations = (
   due_at datetime(6) not null,
   key (due_at, id),
   key (message_id)
-) engine = InnoDB`
-  ]
-}, {
-  id: 4,
-  name: "create_key_lock",
-  // Locks by name belong to the connection there, and outlive the transaction.
-  statements: [
+) engine = InnoDB`,
+    // Locks by name belong to the connection, and outlive the transaction.
     `create table if not exists ${keyLock} (id smallint unsigned not null primary key) engine = InnoDB`,
-    `insert ignore into ${keyLock} (id) values ${Array.from({ length: keyLocks }, (_, id) => `(${id})`).join(", ")}`
+    `insert ignore into ${keyLock} (id) values ${Array.from({ length: keyLocks + 1 }, (_, id) => `(${id})`).join(", ")}`
   ]
 }]

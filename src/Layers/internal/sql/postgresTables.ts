@@ -87,9 +87,4 @@ export const migrations = (
     `create index if not exists "${tablePrefix}scheduled_due_at" on ${scheduled} (due_at, id)`,
     `create index if not exists "${tablePrefix}scheduled_message_id" on ${scheduled} (message_id)`
   ]
-}, {
-  id: 4,
-  name: "create_key_lock",
-  // Advisory locks need no table.
-  statements: []
 }]

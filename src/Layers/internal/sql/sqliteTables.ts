@@ -91,9 +91,4 @@ insert or ignore into ${lease} (part) select part from n`,
     `create index if not exists ${table("scheduled_due_at")} on ${scheduled} (due_at, id)`,
     `create index if not exists ${table("scheduled_message_id")} on ${scheduled} (message_id)`
   ]
-}, {
-  id: 4,
-  name: "create_key_lock",
-  // One transaction writes at a time.
-  statements: []
 }]
