@@ -150,11 +150,18 @@ const commitWith = (room: Room, mutex: Semaphore.Semaphore, current: () => Membe
         const failure = result.failure
         if (evicted(failure)) return Effect.fail(fenced(failure.detail))
         const pause = backOff(tries, 1_000)
-        // The other topics of the commit are through; a deleted one has no position.
+        // The other topics of the commit are through. One that seems to be gone may only be unknown to a broker
+        // that has just started, so nobody is told that its position is kept.
         if (unknownTopic(failure)) {
           return pause.pipe(
             Effect.andThen(Effect.orElseSucceed(alive(positions), () => positions)),
-            Effect.flatMap((left) => loop(left, tries + 1))
+            Effect.flatMap((left) => {
+              const gone = positions.find((position) => !left.includes(position))
+              const told = gone === undefined
+                ? Effect.void
+                : Effect.fail(brokerError(new Broker.UnknownTopic({ topic: gone.topic })))
+              return Effect.andThen(loop(left, tries + 1), told)
+            })
           )
         }
         return failure.transient
