@@ -11,7 +11,9 @@ import { exactlyOnceBatch, exactlyOnceBatchVsSingle } from "./exactlyOnceBatch.t
 import { exactlyOnceEvent } from "./exactlyOnceEvent.ts"
 import { run, save } from "./harness.ts"
 import { keyOrderZipf64, keyOrderZipf8 } from "./keyOrderZipf.ts"
+import { outboxWrites } from "./outboxWrite.ts"
 import { profile } from "./profile.ts"
+import { relayDrainMariadb, relayDrainPg, relayDrainSqlite } from "./relayDrain.ts"
 
 const benchmarks = [
   consumeIdempotent,
@@ -22,7 +24,11 @@ const benchmarks = [
   exactlyOnceBatchVsSingle,
   exactlyOnceEvent,
   keyOrderZipf64,
-  keyOrderZipf8
+  keyOrderZipf8,
+  ...outboxWrites,
+  relayDrainMariadb,
+  relayDrainPg,
+  relayDrainSqlite
 ]
 
 const { positionals, values } = parseArgs({

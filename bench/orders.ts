@@ -3,7 +3,8 @@ import { Effect, Schema } from "effect"
 import { Publisher, Topic } from "effect-events"
 import * as KafkaJs from "effect-events/Layers/KafkaJs"
 import { Kafka, logLevel } from "kafkajs"
-import { randomBytes } from "node:crypto"
+import type { Admin } from "kafkajs"
+import { randomBytes, randomUUID } from "node:crypto"
 
 export class Order extends Schema.Class<Order>("Order")({
   orderId: Schema.String,
@@ -21,8 +22,10 @@ export const layer = KafkaJs.layer({ brokers })
 
 export const unique = (name: string): string => `bench-${name}-${randomBytes(4).toString("hex")}`
 
+export const partitions = 3
+
 export const topicOf = (name: string) =>
-  Topic.make(name, { schema: Order, key: (order) => order.customer, create: { partitions: 3 } })
+  Topic.make(name, { schema: Order, key: (order) => order.customer, create: { partitions } })
 
 const customers = 5_000
 const chunk = 1_000
@@ -43,12 +46,36 @@ export const sumOf = (events: number): number => {
   return sum
 }
 
-/** Fills a new topic, with our CloudEvents headers. */
-export const fill = async (name: string, events: number): Promise<void> => {
+const withAdmin = async <A>(use: (admin: Admin) => Promise<A>): Promise<A> => {
   const admin = kafka.admin()
   await admin.connect()
-  await admin.createTopics({ topics: [{ topic: name, numPartitions: 3, replicationFactor: 1 }] })
+  const result = await use(admin)
   await admin.disconnect()
+  return result
+}
+
+export const create = (name: string) =>
+  withAdmin((admin) =>
+    admin.createTopics({ topics: [{ topic: name, numPartitions: partitions, replicationFactor: 1 }] })
+  )
+
+/** How many records are in a topic that holds no transactions. */
+export const lengthOf = (name: string): Promise<number> =>
+  withAdmin(async (admin) => (await admin.fetchTopicOffsets(name)).reduce((sum, { offset }) => sum + Number(offset), 0))
+
+/** What our own records carry. */
+export const headersOf = (i: number) => ({
+  ce_specversion: "1.0",
+  ce_id: randomUUID(),
+  ce_type: "bench",
+  ce_source: "bench",
+  ce_time: new Date(1_700_000_000_000 + i).toISOString(),
+  "content-type": "application/json"
+})
+
+/** Fills a new topic, with our CloudEvents headers. */
+export const fill = async (name: string, events: number): Promise<void> => {
+  await create(name)
   await Effect.runPromise(Effect.provide(
     Effect.gen(function*() {
       for (let i = 0; i < events; i += chunk) {
@@ -59,9 +86,4 @@ export const fill = async (name: string, events: number): Promise<void> => {
   ))
 }
 
-export const drop = async (name: string): Promise<void> => {
-  const admin = kafka.admin()
-  await admin.connect()
-  await admin.deleteTopics({ topics: [name] })
-  await admin.disconnect()
-}
+export const drop = (name: string): Promise<void> => withAdmin((admin) => admin.deleteTopics({ topics: [name] }))

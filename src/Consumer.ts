@@ -45,7 +45,8 @@ export {
   ConsumerErrorReason,
   DuplicateHandler,
   InvalidName,
-  InvalidOption
+  InvalidOption,
+  OtherDatabase
 } from "./internal/consumer/definition.ts"
 export { HandlerTimeout } from "./internal/consumer/failure/attempt.ts"
 export { Undecodable } from "./internal/consumer/run/decode.ts"
@@ -290,6 +291,11 @@ export const idempotentBatch = <S extends Schema.Constraint, E, R>(
  * `commit`.
  *
  * **Gotchas**
+ *
+ * The guarantee holds for statements of the client that the store was built
+ * on. A consumer whose context has another `SqlClient` does not start
+ * (`OtherDatabase`); one that a handler is given inside, by
+ * `Effect.provide`, or a connection of its own, cannot be seen.
  *
  * Effects outside the database (mails, HTTP calls, in-memory state) are not
  * part of the transaction, and may happen again: after a crash, and under group

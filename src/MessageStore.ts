@@ -17,6 +17,7 @@ import * as Predicate from "effect/Predicate"
 import type * as Queue from "effect/Queue"
 import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
+import type * as SqlClient from "effect/sql/SqlClient"
 
 const ErrorTypeId = "~effect-events/MessageStore/MessageStoreError" as const
 
@@ -201,6 +202,21 @@ export interface ScheduledRows {
 }
 
 /**
+ * How much is in the outbox.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface OutboxCounts {
+  /** Rows to be sent. */
+  readonly waiting: number
+  /** Since when the oldest of them waits, milliseconds on the database's clock; `undefined` without any. */
+  readonly oldestMillis: number | undefined
+  readonly parked: number
+  readonly scheduled: number
+}
+
+/**
  * Outbox rows. `append` belongs into a transaction; the rest is the relay's.
  *
  * @category models
@@ -238,8 +254,23 @@ export interface OutboxRows {
    * last: whoever holds keys and waits for other locks may deadlock.
    */
   readonly lock: (keys: Arr.NonEmptyReadonlyArray<OutboxKey>) => Effect.Effect<void, MessageStoreError>
+  /** Counts the rows, which takes longer the more there are. */
+  readonly counts: Effect.Effect<OutboxCounts, MessageStoreError>
   readonly parked: ParkedRows
   readonly scheduled: ScheduledRows
+}
+
+/**
+ * Who holds a part: nobody, if `owner` is `undefined`. The epoch grows with
+ * each change of hands.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface PartOwner {
+  readonly part: number
+  readonly owner: string | undefined
+  readonly epoch: bigint
 }
 
 /**
@@ -266,6 +297,12 @@ export interface Leases {
   readonly release: (owner: string, parts: ReadonlyArray<number>) => Effect.Effect<void, MessageStoreError>
   /** Forgets an owner that stops. */
   readonly leave: (owner: string) => Effect.Effect<void, MessageStoreError>
+  /** All parts, in order, each with its owner. */
+  readonly owners: Effect.Effect<ReadonlyArray<PartOwner>, MessageStoreError>
+  /** Tells all owners that who lives, or what is free, has changed. */
+  readonly announce: Effect.Effect<void>
+  /** A queue that receives an element after `announce`: by this process always, by others where the store can tell. */
+  readonly changes: Effect.Effect<Queue.Dequeue<void>, never, Scope.Scope>
 }
 
 /**
@@ -281,10 +318,15 @@ export interface Inbox {
    * Marks messages as applied, within the transaction of the calling fiber,
    * and returns those that were not marked before. A concurrent claim of the
    * same message waits for the other transaction's end.
+   *
+   * `idleAtMost`: how long the transaction may stand still before the database
+   * ends it, where it can (Postgres): what a frozen process has locked is free
+   * then.
    */
   readonly claim: (
     consumer: number,
-    messageKeys: Arr.NonEmptyReadonlyArray<string>
+    messageKeys: Arr.NonEmptyReadonlyArray<string>,
+    idleAtMost?: Duration.Duration
   ) => Effect.Effect<ReadonlySet<string>, MessageStoreError>
   /** Forgets marks older than `retention`. Returns how many went. */
   readonly prune: (retention: Duration.Duration) => Effect.Effect<number, MessageStoreError>
@@ -314,6 +356,8 @@ export class MessageStore extends Context.Service<MessageStore, {
    * by an object that is unique to it; `undefined` outside of any.
    */
   readonly level: Effect.Effect<object | undefined>
+  /** Whether statements of this client are part of the transaction that they run in. */
+  readonly joins: (client: SqlClient.SqlClient) => boolean
   /** Whether an error means that the transaction lost a race and may simply run again (deadlock, serialization failure). */
   readonly isConflict: (error: unknown) => boolean
   /**

@@ -29,7 +29,13 @@ import * as Relay from "./internal/outbox/relay.ts"
 import * as Tx from "./internal/transaction.ts"
 import { messageKey } from "./internal/wire/messageId.ts"
 import * as Outgoing from "./internal/wire/outgoing.ts"
-import { MessageStore, type MessageStoreError, type ParkedRow, type ParkedSelection } from "./MessageStore.ts"
+import {
+  MessageStore,
+  type MessageStoreError,
+  type ParkedRow,
+  type ParkedSelection,
+  type PartOwner
+} from "./MessageStore.ts"
 import type * as Topic from "./Topic.ts"
 
 export {
@@ -370,6 +376,58 @@ export const scheduled = {
 } as const
 
 /**
+ * How the outbox stands.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface State {
+  /** Events to be sent. */
+  readonly waiting: number
+  /** For how long the oldest of them has waited; `undefined` without any. */
+  readonly oldest: Duration.Duration | undefined
+  /** Events that were taken out, as refused or behind a refused one. */
+  readonly parked: number
+  /** Events whose time has not come. */
+  readonly scheduled: number
+  /** The parts of the outbox in order, and which relay sends each; `undefined`: none, at the moment. */
+  readonly parts: ReadonlyArray<PartOwner>
+}
+
+/**
+ * How the outbox stands, for probes, dashboards and tools: alert on `oldest`,
+ * which grows while the broker or all relays are away.
+ *
+ * **Gotchas**
+ *
+ * It counts rows: some milliseconds for thousands, and the longer the more wait.
+ *
+ * **Example** (A line per minute)
+ *
+ * ```ts
+ * import { Effect, Schedule } from "effect"
+ * import { Outbox } from "effect-events"
+ *
+ * const report = Outbox.state.pipe(
+ *   Effect.flatMap(({ oldest, parked, waiting }) => Effect.log("outbox", { waiting, oldest, parked })),
+ *   Effect.repeat(Schedule.spaced("1 minute"))
+ * )
+ * ```
+ *
+ * @category state
+ * @since 0.1.0
+ */
+export const state: Effect.Effect<State, MessageStoreError, MessageStore> = MessageStore.use(({ leases, outbox }) =>
+  Effect.zipWith(outbox.counts, leases.owners, ({ oldestMillis, parked, scheduled, waiting }, parts): State => ({
+    waiting,
+    oldest: oldestMillis === undefined ? undefined : Duration.millis(oldestMillis),
+    parked,
+    scheduled,
+    parts
+  }))
+)
+
+/**
  * Options of the relay.
  *
  * @category options
@@ -378,10 +436,10 @@ export const scheduled = {
 export interface RelayOptions {
   /**
    * How long a part stays with an instance that no longer answers. Renewed at
-   * a third of it. Default: 15 seconds; at least 3.
+   * a third of it. Default: 15 seconds; at least 1.
    */
   readonly lease?: Duration.Input | undefined
-  /** Rows per read. Default: 500; at least 1. */
+  /** Rows per batch, of which up to four are under way. Default: 500; at least 1. */
   readonly batchSize?: number | undefined
   /**
    * How long events wait whose topic is missing, or may not be written to,
@@ -406,9 +464,9 @@ export interface RelayOptions {
  * backlog leaves in order afterwards. When the Layer closes, the batch in
  * flight is finished and the parts are handed over.
  *
- * A process that was frozen past its lease can send at most the one request
- * that had passed the deadline check before; consumers may then see those
- * events once more, behind newer ones.
+ * A process that was frozen past its lease can send at most the requests that
+ * had left before, one per partition; consumers may then see those events once
+ * more, behind newer ones.
  *
  * @category layers
  * @since 0.1.0
@@ -419,7 +477,7 @@ export const layerRelay = (
   Layer.effectDiscard(Effect.gen(function*() {
     const broker = yield* Broker
     const store = yield* MessageStore
-    const lease = Duration.max(Duration.fromInputUnsafe(options?.lease ?? "15 seconds"), Duration.seconds(3))
+    const lease = Duration.max(Duration.fromInputUnsafe(options?.lease ?? "15 seconds"), Duration.seconds(1))
     yield* Relay.start({
       broker,
       store,

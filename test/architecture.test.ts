@@ -22,6 +22,7 @@ const house: ReadonlyArray<readonly [name: string, pattern: RegExp]> = [
   ["broadcast room", /^internal\/broadcast\//],
   ["dead letter room", /^internal\/deadLetter\//],
   ["fronts", /^(Publisher|Outbox|Consumer|Broadcast|DeadLetter)\.ts$/],
+  ["failpoints", /^Testing\.ts$/],
   ["barrel", /^index\.ts$/]
 ]
 

@@ -22,6 +22,8 @@ const discarded = counter("discarded", "Events that a handler gave up on for goo
 const ignored = counter("ignored", "Events whose failure is ignored by the policy")
 const duplicates = counter("duplicates", "Events that were recognised as applied already, and skipped")
 
+const relayed = counter("relayed", "Outbox events that a relay has sent")
+const relayFailed = counter("relay_failed", "Batches of the relay that failed, or of which events stayed")
 const parked = counter("parked", "Outbox events that the broker refused, and those parked behind them")
 
 const batchSize = Metric.histogram("effect_events_batch_size", {
@@ -104,6 +106,14 @@ export class Meter {
 /** Counts events that were applied already. */
 export const countDuplicates = (labels: HandlerLabels, events: number): Effect.Effect<void> =>
   Metric.update(Metric.withAttributes(duplicates, { ...labels }), events)
+
+/** Counts outbox events that were sent. */
+export const countRelayed = (topic: string, events: number): Effect.Effect<void> =>
+  Metric.update(Metric.withAttributes(relayed, { topic }), events)
+
+/** Counts a failed batch of the relay, by the name of the reason. */
+export const countRelayFailed = (reason: string): Effect.Effect<void> =>
+  Metric.update(Metric.withAttributes(relayFailed, { reason }), 1)
 
 /** Counts outbox events that were parked. */
 export const countParked = (topic: string, events: number): Effect.Effect<void> =>

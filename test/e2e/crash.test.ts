@@ -67,7 +67,7 @@ describe.skipIf(requireOrSkip("kafka", "postgres"))("a process that is killed", 
   )
 
   it.live(
-    "between acknowledgement and delete: its batch is sent again with the same ids, and applied once",
+    "between acknowledgement and delete: what was under way is sent again with the same ids, and applied once",
     () =>
       Effect.gen(function*() {
         const settings = { ...(yield* freshSettings), hold: true }
@@ -102,10 +102,11 @@ describe.skipIf(requireOrSkip("kafka", "postgres"))("a process that is killed", 
             ),
             upTo(120)
           )
-          assert.strictEqual(numbersOf(consumer.said.all, "see").length, 120 + batch! + 3)
           const records = (yield* recordsOf(Items.name, 3)).map((record) => headerText(record, "ce_id")!)
           const sent = records.filter((id) => ids.includes(id))
-          assert.strictEqual(sent.length, 120 + batch!)
+          // Other batches may have been acknowledged by then, too.
+          assert.isAtLeast(sent.length, 120 + batch!)
+          assert.strictEqual(numbersOf(consumer.said.all, "see").length, sent.length + 3)
           assert.sameMembers([...new Set(sent)], ids)
           const times = new Map<string, number>()
           for (const id of sent) times.set(id, (times.get(id) ?? 0) + 1)

@@ -83,12 +83,37 @@ export class InvalidOption extends Schema.TaggedError<InvalidOption>("effect-eve
 }
 
 /**
+ * An `exactlyOnce` handler with a `SqlClient` whose statements are not part of
+ * the store's transactions: they would commit apart from the mark that the
+ * message is applied.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export class OtherDatabase extends Schema.TaggedError<OtherDatabase>("effect-events/Consumer/OtherDatabase")(
+  "OtherDatabase",
+  { handler: Schema.String, dialect: Schema.String }
+) {
+  override get message() {
+    return `Consumer "${this.handler}": the SqlClient in its context is not the one that the message store ` +
+      `(${this.dialect}) was built on, so its statements would not commit together with the mark of the message. ` +
+      `Provide one and the same client Layer to the store and to the consumer, or use Consumer.idempotent.`
+  }
+}
+
+/**
  * Why a consumer cannot run.
  *
  * @category errors
  * @since 0.1.0
  */
-export type ConsumerErrorReason = DuplicateHandler | InvalidName | InvalidOption | BrokerError | MessageStoreError
+export type ConsumerErrorReason =
+  | DuplicateHandler
+  | InvalidName
+  | InvalidOption
+  | OtherDatabase
+  | BrokerError
+  | MessageStoreError
 
 /**
  * Schema of `ConsumerErrorReason`.
@@ -100,6 +125,7 @@ export const ConsumerErrorReason = Schema.Union([
   DuplicateHandler,
   InvalidName,
   InvalidOption,
+  OtherDatabase,
   BrokerError,
   MessageStoreError
 ])

@@ -12,6 +12,7 @@ import * as Effect from "effect/Effect"
 import * as Schedule from "effect/Schedule"
 import type * as Scope from "effect/Scope"
 import * as Semaphore from "effect/Semaphore"
+import * as SqlClient from "effect/sql/SqlClient"
 import { Broker, type BrokerError, type TopicRequirement } from "../../Broker.ts"
 import type * as Event from "../../Event.ts"
 import { isMessageStoreError, MessageStore, type MessageStoreError } from "../../MessageStore.ts"
@@ -19,7 +20,7 @@ import * as EngineEvent from "../engineEvent.ts"
 import * as Metrics from "../metrics.ts"
 import * as DeadLetter from "../wire/deadLetter.ts"
 import { shortKey } from "../wire/envelope.ts"
-import { check, ConsumerError, type Definition, DuplicateHandler } from "./definition.ts"
+import { check, ConsumerError, type Definition, DuplicateHandler, OtherDatabase } from "./definition.ts"
 import * as Group from "./group.ts"
 import type { Handler } from "./handler.ts"
 import * as LetterBox from "./letters/letterBox.ts"
@@ -247,9 +248,15 @@ const handlerOf = Effect.fnUntraced(function*(
   }
   if (mode !== "exactlyOnce") return handler
   // The consumer's type asks for the store; who casts that away gets a defect and never a weaker guarantee.
-  const store = Context.getUnsafe(yield* Effect.context<never>(), MessageStore)
+  const context = yield* Effect.context<never>()
+  const store = Context.getUnsafe(context, MessageStore)
+  const client = Context.getOrUndefined(context, SqlClient.SqlClient)
+  if (client !== undefined && !store.joins(client)) {
+    return yield* new ConsumerError({ reason: new OtherDatabase({ handler: name, dialect: store.dialect }) })
+  }
   const consumer = yield* Effect.mapError(store.inbox.consumer(group, name), consumerError)
-  const once = ExactlyOnce.make(store, consumer, (events) => skipped(events, group, name))
+  const longest = Duration.fromInputUnsafe(policy.timeout)
+  const once = ExactlyOnce.make(store, consumer, longest, (events) => skipped(events, group, name))
   const transactional: Handler = {
     ...handler,
     apply: once.retrying(plain.apply),

@@ -6,8 +6,8 @@
  * renewal was sent, so that however long the answer took, the owner stops
  * before the database lets somebody else begin. What is not acknowledged by
  * then is given up. An owner that was frozen finds its deadline passed when it
- * wakes; at most the one request that had passed the check already still goes
- * out.
+ * wakes, and what waits in its lanes is dropped by the same deadline; at most
+ * the requests that had left already, one per partition, still arrive.
  *
  * @internal
  */
@@ -28,6 +28,12 @@ export const held = (leases: ReadonlyArray<Lease>, askedNanos: bigint, ttlMillis
   leases: new Map(leases.map((lease) => [lease.part, lease])),
   deadlineNanos: askedNanos + BigInt(Math.floor(ttlMillis * (1 - margin))) * 1_000_000n
 })
+
+/** What is held, but for these parts. */
+export const without = (held: Held, parts: ReadonlyArray<number>): Held =>
+  parts.length === 0
+    ? held
+    : { ...held, leases: new Map([...held.leases].filter(([part]) => !parts.includes(part))) }
 
 /** Milliseconds for which the leases may still be acted upon; 0 or less: not at all. */
 export const leftMillis = (held: Held, nowNanos: bigint): number => Number((held.deadlineNanos - nowNanos) / 1_000_000n)

@@ -49,6 +49,8 @@ export const make = Effect.fnUntraced(function*(options: { readonly producer: Pr
   const clock = Context.get(context, Clock.Clock)
   const run = Effect.runForkWith(context)
   const lanes = new Map<string, Request.Lane>()
+  /** Not the wall clock, which may be set back. */
+  const now = () => Number(clock.monotonicTimeNanosUnsafe()) / 1e6
   let keyless = 0
 
   const laneOf = (topic: string, partition: number): Request.Lane => {
@@ -70,12 +72,12 @@ export const make = Effect.fnUntraced(function*(options: { readonly producer: Pr
 
   const drain = (lane: Request.Lane): Effect.Effect<void> =>
     Effect.suspend(() => {
-      const { deadline, pieces } = Request.take(lane)
+      const { deadline, pieces } = Request.take(lane, now(), notSent)
       if (!Arr.isReadonlyArrayNonEmpty(pieces)) {
         lane.running = false
         return Effect.void
       }
-      const timeout = Duration.millis(Math.max(1, deadline - clock.currentTimeMillisUnsafe()))
+      const timeout = Duration.millis(Math.max(1, deadline - now()))
       return sendPieces(lane, pieces, timeout).pipe(
         Effect.onInterrupt(() => Effect.sync(() => close(lane, pieces))),
         Effect.andThen(drain(lane))
@@ -238,7 +240,7 @@ export const make = Effect.fnUntraced(function*(options: { readonly producer: Pr
   const send: Lanes["send"] = (messages, timeout) =>
     Effect.suspend(() => {
       const call: Call = { outcomes: messages.map(() => undefined), entries: [] }
-      const deadline = clock.currentTimeMillisUnsafe() + Duration.toMillis(timeout)
+      const deadline = now() + Duration.toMillis(timeout)
       return Effect.flatMap(group(call, messages), (groups) => enqueue(call, groups, messages, deadline)).pipe(
         Effect.timeoutOrElse({ duration: timeout, orElse: () => Effect.sync(() => expire(call, timeout)) }),
         Effect.map(() => call.outcomes.map((outcome) => outcome ?? notSent()))

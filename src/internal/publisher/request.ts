@@ -30,6 +30,7 @@ export type Outcome = Exit<Position, BrokerError>
 
 export interface Entry {
   readonly messages: ReadonlyArray<Message>
+  /** On the monotonic clock, in milliseconds. */
   readonly deadline: number
   /** The first message that has not left in a request. */
   next: number
@@ -91,15 +92,19 @@ export const abandon = (entry: Entry, outcome: Outcome): void => {
   while (entry.next < entry.messages.length) entry.settle(entry.next++, outcome)
 }
 
-/** Forgets entries that have nothing left to send. */
-export const sweep = (lane: Lane): void => {
+/**
+ * Forgets entries that have nothing left to send, or whose time is up: a
+ * process that was frozen may get here before its timers have told them.
+ */
+const sweep = (lane: Lane, now: number, late: () => Outcome): void => {
+  for (const entry of lane.entries) if (entry.deadline <= now) abandon(entry, late())
   const alive = lane.entries.filter((entry) => entry.next < entry.messages.length && !entry.cancelled)
   lane.entries.splice(0, lane.entries.length, ...alive)
 }
 
-/** Takes what the next request of a lane carries, in order. Empty when nothing waits. */
-export const take = (lane: Lane): Request => {
-  sweep(lane)
+/** Takes what the next request of a lane carries, in order. Empty when nothing waits; `late` is told to what has waited too long. */
+export const take = (lane: Lane, now: number, late: () => Outcome): Request => {
+  sweep(lane, now, late)
   const pieces: Array<Piece> = []
   let bytes = 0
   let deadline = 0

@@ -4,7 +4,9 @@ import * as Context from "effect/Context"
 import * as Deferred from "effect/Deferred"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
+import * as Scope from "effect/Scope"
 import { Broker } from "../../../src/Broker.ts"
 import * as Journal from "../../suites/broker/journal.ts"
 import { reasonOf, sorted } from "../../suites/broker/support.ts"
@@ -34,6 +36,56 @@ describe.skipIf(requireOrSkip("kafka"))("a consumer", () => {
       yield* journal.until("only the other topic", () => journal.held("a").every(({ topic }) => topic === kept))
       yield* member.commit(journal.positions("a"))
     }), 180_000)
+
+  it.live("is not told that a position is kept when its topic is gone; those of the other topics are", () =>
+    Effect.gen(function*() {
+      // The commit is the first to find out: nothing is fetched, nor looked up again.
+      const broker = yield* connect({ brokers, metadataMaxAge: "5 minutes" })
+      const [kept, deleted] = [yield* newTopic(broker, 1), yield* newTopic(broker, 1)]
+      const group = yield* freshName("group")
+      const journal = yield* Journal.make
+      const member = yield* on(broker)(journal.member("a", { group, topics: [kept, deleted] }))
+      yield* journal.until("both held", () => journal.held("a").length === 2)
+      yield* member.pause(journal.held("a"))
+      yield* kafka.deleteTopic(deleted)
+      yield* Effect.repeat(kafka.exists(deleted), { until: (exists) => !exists })
+      const failure = yield* Effect.flip(
+        member.commit(journal.held("a").map((assignment) => ({ ...assignment, offset: 7n })))
+      )
+      assert.deepInclude(failure.reason, { _tag: "UnknownTopic", topic: deleted })
+      assert.deepStrictEqual(yield* kafka.committed(group, kept), new Map([[0, 7n]]))
+    }))
+
+  it.live(
+    "that was built anew meanwhile commits at its end like any other: it leaves after that, and not before",
+    () =>
+      Effect.gen(function*() {
+        const broker = yield* connect({ brokers })
+        const [kept, replaced] = [yield* newTopic(broker, 1), yield* newTopic(broker, 1)]
+        const group = yield* freshName("group")
+        const journal = yield* Journal.make
+        const scope = yield* Scope.make()
+        const member = yield* Scope.provide(on(broker)(journal.member("a", { group, topics: [kept, replaced] })), scope)
+        yield* journal.until("both held", () => journal.held("a").length === 2)
+        const last = yield* Deferred.make<void, unknown>()
+        const commit = Effect.suspend(() =>
+          member.commit(journal.held("a").map((assignment) => ({ ...assignment, offset: 7n })))
+        )
+        yield* Scope.addFinalizer(
+          scope,
+          Effect.flatMap(Effect.exit(commit), (exit) => Deferred.done(last, exit))
+        )
+        // A topic that was gone for a while is read by another consumer of KafkaJS.
+        yield* kafka.deleteTopic(replaced)
+        yield* journal.until("one is gone", () => journal.held("a").every(({ topic }) => topic === kept))
+        yield* kafka.createTopic(replaced, 1)
+        yield* journal.until("it is back", () => journal.held("a").length === 2)
+        yield* Scope.close(scope, Exit.void)
+        yield* Deferred.await(last)
+        assert.deepStrictEqual(yield* kafka.committed(group, kept), new Map([[0, 7n]]))
+      }),
+    240_000
+  )
 
   it.live("knows its topics without the prefix that they have in Kafka, and so do tails and producers", () =>
     Effect.gen(function*() {

@@ -1,5 +1,6 @@
 /** What tests do to Kafka from outside, with a client of their own. */
 import * as Effect from "effect/Effect"
+import type * as Scope from "effect/Scope"
 import { Kafka, logLevel, Partitioners } from "kafkajs"
 import type { Admin, PartitionAssigner, Transaction } from "kafkajs"
 import type { TopicPartition } from "../../../src/Broker.ts"
@@ -18,20 +19,20 @@ const withAdmin = <A>(brokers: ReadonlyArray<string>, use: (admin: Admin) => Pro
   )
 
 /** The inside of a client, for what its admin does not offer. */
-const withNetwork = <A>(brokers: ReadonlyArray<string>, use: (network: Network) => Promise<A>): Effect.Effect<A> =>
-  Effect.promise(() => {
-    const found: Array<Network> = []
-    const keep: PartitionAssigner = ({ cluster }) => {
-      found.push(cluster as unknown as Network)
-      return { name: "none", version: 0, assign: () => Promise.resolve([]), protocol: () => nothing }
-    }
-    kafka(brokers).consumer({ groupId: "none", partitionAssigners: [keep], allowAutoTopicCreation: false })
-    const network = found[0]!
-    return network.connect()
-      .then(() => network.refreshMetadata())
-      .then(() => use(network))
-      .finally(() => network.disconnect())
-  })
+const openNetwork = (brokers: ReadonlyArray<string>): Effect.Effect<Network, never, Scope.Scope> =>
+  Effect.acquireRelease(
+    Effect.promise(() => {
+      const found: Array<Network> = []
+      const keep: PartitionAssigner = ({ cluster }) => {
+        found.push(cluster as unknown as Network)
+        return { name: "none", version: 0, assign: () => Promise.resolve([]), protocol: () => nothing }
+      }
+      kafka(brokers).consumer({ groupId: "none", partitionAssigners: [keep], allowAutoTopicCreation: false })
+      const network = found[0]!
+      return network.connect().then(() => network.refreshMetadata()).then(() => network)
+    }),
+    (network) => Effect.promise(() => network.disconnect())
+  )
 
 /** A producer whose transactions go to one partition: the first `send` after an end begins the next. */
 const transactional = (brokers: ReadonlyArray<string>, { partition, topic }: TopicPartition) => {
@@ -80,17 +81,32 @@ const withTransactions = (
     )
   })
 
+/** The node that keeps a group, for requests of one's own. */
+const withCoordinator = <A>(
+  brokers: ReadonlyArray<string>,
+  groupId: string,
+  use: (node: Node) => A | Promise<A>
+): Effect.Effect<A> =>
+  Effect.scoped(
+    Effect.flatMap(
+      openNetwork(brokers),
+      (network) => Effect.promise(() => network.findGroupCoordinator({ groupId }).then(use))
+    )
+  )
+
 /** The node that leads a partition, for requests of one's own. */
 const withLeader = <A>(
   brokers: ReadonlyArray<string>,
   { partition, topic }: TopicPartition,
   use: (node: Node) => A | Promise<A>
 ): Effect.Effect<A> =>
-  withNetwork(brokers, (network) =>
-    network.addTargetTopic(topic)
-      .then(() => network.findTopicPartitionMetadata(topic).find((one) => one.partitionId === partition)!)
-      .then(({ leader }) => network.findBroker({ nodeId: leader }))
-      .then(use))
+  Effect.scoped(Effect.flatMap(openNetwork(brokers), (network) =>
+    Effect.promise(() =>
+      network.addTargetTopic(topic)
+        .then(() => network.findTopicPartitionMetadata(topic).find((one) => one.partitionId === partition)!)
+        .then(({ leader }) => network.findBroker({ nodeId: leader }))
+        .then(use)
+    )))
 
 /** The end of the log, whether what lies below it can be seen already or not. */
 const logEnd = (brokers: ReadonlyArray<string>, at: TopicPartition): Effect.Effect<bigint> =>
@@ -105,6 +121,21 @@ const logEnd = (brokers: ReadonlyArray<string>, at: TopicPartition): Effect.Effe
   )
 
 const nothing = { name: "none", metadata: Buffer.alloc(0) }
+
+/** Commits for a group that has no members. */
+export const commitAt = (
+  node: Node,
+  groupId: string,
+  { partition, topic }: TopicPartition,
+  offset: bigint,
+  metadata: string
+) =>
+  node.offsetCommit({
+    groupId,
+    groupGenerationId: -1,
+    memberId: "",
+    topics: [{ topic, partitions: [{ partition, offset: String(offset), metadata }] }]
+  })
 
 /** Acts on a cluster without the Layer. */
 export const outside = (brokers: ReadonlyArray<string>) => ({
@@ -156,22 +187,17 @@ export const outside = (brokers: ReadonlyArray<string>) => ({
 
   /** Removes the group's only member, as the coordinator does when its heartbeats stop. */
   expire: (group: string) =>
-    withNetwork(
+    withCoordinator(
       brokers,
-      (network) =>
-        network.findGroupCoordinator({ groupId: group }).then((node) =>
-          node.describeGroups({ groupIds: [group] }).then((answer: Described) =>
-            node.leaveGroup({ groupId: group, memberId: answer.groups[0]!.members[0]!.memberId })
-          )
+      group,
+      (node) =>
+        node.describeGroups({ groupIds: [group] }).then((answer: Described) =>
+          node.leaveGroup({ groupId: group, memberId: answer.groups[0]!.members[0]!.memberId })
         )
     ),
 
   /** The address of the broker that keeps a group. */
-  coordinator: (group: string) =>
-    withNetwork(
-      brokers,
-      (network) => network.findGroupCoordinator({ groupId: group }).then((node) => node.brokerAddress)
-    ),
+  coordinator: (group: string) => withCoordinator(brokers, group, (node) => node.brokerAddress),
 
   /** The address of the broker that leads a partition. */
   leader: (topic: string, partition: number) => withLeader(brokers, { topic, partition }, (node) => node.brokerAddress),
@@ -188,25 +214,20 @@ export const outside = (brokers: ReadonlyArray<string>) => ({
 
   /** A committed offset with the text that was kept with it. */
   committedAs: (group: string, { partition, topic }: TopicPartition) =>
-    withNetwork(brokers, (network) =>
-      network.findGroupCoordinator({ groupId: group })
-        .then((node) => node.offsetFetch({ groupId: group, topics: [{ topic, partitions: [{ partition }] }] }))
-        .then(({ responses }) => responses[0]!.partitions[0]!)),
+    withCoordinator(
+      brokers,
+      group,
+      (node) =>
+        node.offsetFetch({ groupId: group, topics: [{ topic, partitions: [{ partition }] }] })
+          .then(({ responses }) => responses[0]!.partitions[0]!)
+    ),
 
   /** Commits for a group that has no members. */
-  commit: (group: string, { partition, topic }: TopicPartition, offset: bigint, metadata: string) =>
-    withNetwork(
-      brokers,
-      (network) =>
-        network.findGroupCoordinator({ groupId: group }).then((node) =>
-          node.offsetCommit({
-            groupId: group,
-            groupGenerationId: -1,
-            memberId: "",
-            topics: [{ topic, partitions: [{ partition, offset: String(offset), metadata }] }]
-          })
-        )
-    ),
+  commit: (group: string, at: TopicPartition, offset: bigint, metadata: string) =>
+    withCoordinator(brokers, group, (node) => commitAt(node, group, at, offset, metadata)),
+
+  /** The inside of a client of its own, until the scope closes. */
+  openNetwork: openNetwork(brokers),
 
   /** The offset after the last one of a partition. */
   end: ({ partition, topic }: TopicPartition) =>

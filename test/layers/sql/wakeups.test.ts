@@ -30,7 +30,7 @@ describe("wake-ups", () => {
   it.effect("the first commit notifies at once, those of the next 10 ms together with one notification", () =>
     Effect.gen(function*() {
       const { client, sent } = yield* fakeNotifier
-      const { announce } = yield* Wakeups.make(client, channel, "here")
+      const { announce } = (yield* Wakeups.make(client, channel, "here")).rows
       yield* announce
       yield* settle
       assert.lengthOf(sent, 1)
@@ -49,7 +49,7 @@ describe("wake-ups", () => {
   it.effect("notifications wake, save one's own and those of the same tables in another schema", () =>
     Effect.gen(function*() {
       const { client, hear, sent } = yield* fakeNotifier
-      const { announce, subscribe } = yield* Wakeups.make(client, channel, "here")
+      const { announce, subscribe } = (yield* Wakeups.make(client, channel, "here")).rows
       const queue = yield* subscribe
       yield* settle
       yield* Queue.takeAll(queue)
@@ -68,10 +68,31 @@ describe("wake-ups", () => {
       assert.strictEqual(yield* Queue.size(queue), 1)
     }))
 
+  it.effect("what is said of leases is sent at once, and does not wake those who wait for rows, nor the other way", () =>
+    Effect.gen(function*() {
+      const { client, hear, sent } = yield* fakeNotifier
+      const { leases, rows } = yield* Wakeups.make(client, channel, "here")
+      const [ofRows, ofLeases] = [yield* rows.subscribe, yield* leases.subscribe]
+      yield* settle
+      yield* Effect.all([Queue.takeAll(ofRows), Queue.takeAll(ofLeases)])
+      yield* Effect.repeat(leases.announce, { times: 2 })
+      assert.lengthOf(sent, 3)
+      yield* Queue.takeAll(ofLeases)
+
+      yield* hear(sent[0]!)
+      yield* hear("here 123")
+      yield* settle
+      assert.deepStrictEqual([yield* Queue.size(ofRows), yield* Queue.size(ofLeases)], [1, 0])
+      yield* Queue.takeAll(ofRows)
+      yield* hear("here 123 leases")
+      yield* settle
+      assert.deepStrictEqual([yield* Queue.size(ofRows), yield* Queue.size(ofLeases)], [0, 1])
+    }))
+
   it.effect("hints that nobody has taken yet are one hint", () =>
     Effect.gen(function*() {
       const { sql } = yield* sqliteInstance(":memory:")
-      const { announce, subscribe } = yield* Wakeups.make(sql, channel, "main")
+      const { announce, subscribe } = (yield* Wakeups.make(sql, channel, "main")).rows
       const queue = yield* subscribe
       yield* Effect.repeat(announce, { times: 1_000 })
       assert.lengthOf(yield* Queue.takeAll(queue), 1)

@@ -134,6 +134,8 @@ export const make: Effect.Effect<Journal, never, Scope.Scope> = Effect.gen(funct
     member: (reader, { group, hook, topics }) =>
       Broker.use((broker) => broker.subscribe({ group, topics, onSignal: listen(reader, `group ${group}`, hook) }))
         .pipe(
+          // A scope that closes while it subscribes interrupts that, and signals may have come before.
+          Effect.onError(() => Effect.sync(() => protocols.get(reader)?.leave())),
           Effect.tap(Effect.addFinalizer(() => Effect.sync(() => protocols.get(reader)?.leave())))
         ),
     tail: (reader, { hook, topics }) =>

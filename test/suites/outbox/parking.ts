@@ -1,5 +1,6 @@
 /** What the broker refuses: it is parked, others go on, and it comes back in order. */
 import { assert } from "@effect/vitest"
+import * as Arr from "effect/Array"
 import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
 import * as Stream from "effect/Stream"
@@ -165,7 +166,9 @@ export const parking = (it: It<Services>, features: FrontFeatures): void => {
         yield* relay({ patience: "1 second" })
         yield* Outbox.publishAll(missing, items(4, 2)).pipe(Outbox.transaction)
         const rows = yield* untilParked(missing, 4)
-        assert.deepStrictEqual(rows.map(({ reason }) => reason === null), [false, true, false, true])
+        for (const own of Object.values(Arr.groupBy(rows, ({ key }) => String(key)))) {
+          assert.deepStrictEqual(own.map(({ reason }) => reason === null), [false, true])
+        }
         assert.include(String(rows[0]!.reason), "does not exist")
         yield* created(missing)
         assert.strictEqual(yield* Outbox.parked.release({ topic: missing.name }), 4)

@@ -6,7 +6,8 @@ import * as Fiber from "effect/Fiber"
 import * as Latch from "effect/Latch"
 import { Broker, BrokerError, Unreachable } from "../../../src/Broker.ts"
 import * as Consumer from "../../../src/Consumer.ts"
-import { MessageStore, MessageStoreError, StoreUnreachable } from "../../../src/MessageStore.ts"
+import { partitionOf, partOf } from "../../../src/internal/wire/partitioner.ts"
+import { MessageStore, MessageStoreError, parts, StoreUnreachable } from "../../../src/MessageStore.ts"
 import * as Outbox from "../../../src/Outbox.ts"
 import * as Publisher from "../../../src/Publisher.ts"
 import {
@@ -113,6 +114,35 @@ export const relaying = (it: It<Services>, features: FrontFeatures): void => {
           yield* running.stop
         }
         assert.deepStrictEqual(numbers(log.all), upTo(3))
+      })
+  )
+
+  check(
+    "a relay that starts beside another gets its share at once, and what another gives back as well",
+    () =>
+      Effect.gen(function*() {
+        const topic = yield* freshTopic(4)
+        const group = yield* freshGroup
+        const log = makeLog<Call>()
+        yield* member(group, [logging(topic, log)])
+        // Leases of an hour, renewed every twenty minutes: whoever had to wait for that would never see the events.
+        const first = yield* relay({ lease: "1 hour" })
+        const second = yield* relay({ lease: "1 hour" })
+        const publish = (from: number) =>
+          Outbox.publishAll(topic, upTo(100).map((n) => new Item({ key: `key-${n}`, n: from + n }))).pipe(
+            Outbox.transaction
+          )
+        yield* publish(0)
+        yield* log.untilCount(100)
+        yield* first.stop
+        yield* publish(100)
+        yield* log.untilCount(200)
+        const third = yield* relay({ lease: "1 hour" })
+        yield* publish(200)
+        yield* log.untilCount(300)
+        yield* Effect.all([second.stop, third.stop])
+        assert.strictEqual(new Set(numbers(log.all)).size, 300)
+        assert.lengthOf(log.all, 300)
       })
   )
 
@@ -243,6 +273,48 @@ export const relaying = (it: It<Services>, features: FrontFeatures): void => {
         yield* Publisher.publish(topic, { key: "k", n: markNumber })
         yield* log.untilCount(61)
         assert.deepStrictEqual(numbers(log.all), [...upTo(60), markNumber])
+      })
+  )
+
+  check(
+    "while one key's events wait for their acknowledgement others are sent, and its later ones wait for them",
+    () =>
+      Effect.gen(function*() {
+        const topic = yield* freshTopic(16)
+        const group = yield* freshGroup
+        const log = makeLog<Call>()
+        yield* member(group, [logging(topic, log)])
+        const sending = yield* Deferred.make<void>()
+        const release = Latch.makeUnsafe(false)
+        const slow = partitionOf("slow", 16)
+        yield* relay({
+          changeBroker: (broker) =>
+            Broker.of({
+              ...broker,
+              producer: Effect.map(broker.producer, (producer) => ({
+                ...producer,
+                send: (batch) => {
+                  if (batch.partition !== slow) return producer.send(batch)
+                  Deferred.doneUnsafe(sending, Effect.void)
+                  return Effect.andThen(release.await, producer.send(batch))
+                }
+              }))
+            })
+        })
+        yield* commit(topic, new Item({ key: "slow", n: 0 }))
+        yield* Deferred.await(sending)
+        const others = upTo(40).map((n) => new Item({ key: `key-${n}`, n })).filter(({ key }) =>
+          partitionOf(key, 16) !== slow &&
+          partOf(topic.name, key, parts) !== partOf(topic.name, "slow", parts)
+        )
+        yield* commit(topic, new Item({ key: "slow", n: 1 }))
+        yield* Effect.forEach(others, (item) => commit(topic, item))
+        yield* log.untilCount(others.length)
+        assert.isEmpty(log.all.filter(({ key }) => key === "slow"))
+        yield* release.open
+        yield* log.untilCount(others.length + 2)
+        yield* relayed
+        assert.deepStrictEqual(numbers(log.all.filter(({ key }) => key === "slow")), [0, 1])
       })
   )
 

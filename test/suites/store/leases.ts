@@ -37,6 +37,27 @@ export const leases = <R>(it: It<MessageStore | R>, features: StoreFeatures<R>):
     }))
 
   check(
+    "the owners of all parts are told with their epochs, and nobody where a lease has run out",
+    () =>
+      Effect.gen(function*() {
+        const { leases } = yield* MessageStore
+        const [a, b] = [yield* owner, yield* owner]
+        const [held] = yield* leases.hold({ owner: a, ttl: long, parts: [5] })
+        yield* leases.hold({ owner: b, ttl: short, parts: [6] })
+        const all = yield* askUntil(
+          features,
+          "the short lease is over",
+          leases.owners,
+          (all) => all[6]!.owner === undefined
+        )
+        assert.deepStrictEqual(all.map(({ part }) => part), upTo(64))
+        assert.deepStrictEqual(all[5], { part: 5, owner: a, epoch: held!.epoch })
+        assert.isAbove(Number(all[6]!.epoch), 0)
+        assert.deepStrictEqual(all.filter(({ owner }) => owner !== undefined).map(({ part }) => part), [5])
+      })
+  )
+
+  check(
     "a part that another holds stays his; hold returns all that the owner has, also what it did not ask for",
     () =>
       Effect.gen(function*() {

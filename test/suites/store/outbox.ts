@@ -1,5 +1,6 @@
 /** Outbox rows: what is read back, in which order, and what goes. */
 import { assert } from "@effect/vitest"
+import * as Clock from "effect/Clock"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Queue from "effect/Queue"
@@ -139,6 +140,40 @@ export const outbox = <R>(it: It<MessageStore | R>, features: StoreFeatures<R>):
       assert.strictEqual(yield* store.outbox.remove({ owner, leases, rows: old }), 0)
       assert.deepStrictEqual(yield* storedTexts(topic), ["c"])
     }))
+
+  check(
+    "what waits, is parked and is scheduled is counted, and for how long the oldest has waited",
+    () =>
+      Effect.gen(function*() {
+        const store = yield* MessageStore
+        const topic = yield* cleanOutbox
+        assert.deepStrictEqual(yield* store.outbox.counts, {
+          waiting: 0,
+          oldestMillis: undefined,
+          parked: 0,
+          scheduled: 0
+        })
+        yield* append(topic, 3, ["a", "b", "c"])
+        yield* askUntil(
+          features,
+          "the oldest has waited for a while",
+          store.outbox.counts,
+          ({ oldestMillis }) => oldestMillis! >= 50
+        )
+        yield* append(topic, 4, ["d"])
+        const { leases, owner } = yield* holding(everyPart)
+        const [first] = yield* stored(topic)
+        yield* store.outbox.parked.park({ owner, leases, rows: [{ part: 3, id: first!.id, reason: "too large" }] })
+        const [later] = yield* rows(topic, 3, ["e"])
+        const dueMillis = (yield* Clock.currentTimeMillis) + 3_600_000
+        yield* store.outbox.scheduled.add([{ ...later, dueMillis }])
+        const { oldestMillis, ...counts } = yield* store.outbox.counts
+        assert.deepStrictEqual(counts, { waiting: 3, parked: 1, scheduled: 1 })
+        assert.isTrue(oldestMillis! >= 50 && oldestMillis! < 60_000, String(oldestMillis))
+        yield* store.outbox.parked.drop({ topic })
+        yield* store.outbox.scheduled.cancel(later.messageKey)
+      })
+  )
 
   check("who does not hold the part removes nothing", () =>
     Effect.gen(function*() {

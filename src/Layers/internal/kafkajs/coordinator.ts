@@ -19,6 +19,7 @@ import * as Latch from "effect/Latch"
 import type * as Scope from "effect/Scope"
 import KafkaJs from "kafkajs"
 import type { KafkaJSError } from "kafkajs"
+import * as CommittedOffsets from "./committedOffsets.ts"
 import { attempt, coordinatorMoved, evicted, KafkaJsFailure } from "./errors.ts"
 import type { Network, Node, OffsetFetchRequest, TopicOffsets } from "./internals.ts"
 import * as TopicIds from "./topicIds.ts"
@@ -143,7 +144,7 @@ const whileJoining = <A>(ties: Ties, effect: Effect.Effect<A, KafkaJsFailure>) =
 const lookUpOffsets = (ties: Ties, node: Node, request: OffsetFetchRequest) => {
   const { standing } = ties
   return TopicIds.findAll(node, request.topics.map(({ topic }) => topic)).then((ids) =>
-    node.offsetFetch(request).then((answer) => {
+    CommittedOffsets.fetch(node, request).then((answer) => {
       if (ties.standing === standing) {
         if (TopicIds.replaced(ties.topicIds, ids).length > 0) ties.hooks.onReset()
         else for (const [topic, id] of ids) ties.topicIds.set(topic, id)

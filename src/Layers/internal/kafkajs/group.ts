@@ -305,7 +305,9 @@ export const subscribe = (settings: Settings, cluster: Cluster): Broker.Broker["
       nextEpoch: () => ++epochs,
       onSignal: options.onSignal,
       opened: 0,
-      scope: yield* Effect.scope,
+      // Closed with the subscription, and not before: a membership that is built later would otherwise end first,
+      // and what drains at the end could commit nothing.
+      scope: yield* Effect.flatMap(Effect.scope, (scope) => Scope.fork(scope)),
       joined: yield* Deferred.make<void, Broker.BrokerError>(),
       failed: yield* Deferred.make<never, Broker.BrokerError>(),
       current: undefined

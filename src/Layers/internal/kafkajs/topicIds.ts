@@ -13,46 +13,28 @@
  * Positions are kept with a text of the client's own, where the id has room.
  */
 import KafkaJs from "kafkajs"
-import type { Node, OffsetFetchResponse, OwnRequest, TopicOffsets } from "./internals.ts"
-import { Reader } from "./reader.ts"
+import type { Node, OffsetFetchResponse, TopicOffsets } from "./internals.ts"
+import * as OwnRequest from "./ownRequest.ts"
+import type { Reader } from "./reader.ts"
 
 /** The ids of topics by their (physical) names; a broker may have none to tell. */
 export type TopicIds = ReadonlyMap<string, string>
 
-const apiKey = 3
-const apiVersion = 10
+const metadata = { apiName: "Metadata", apiKey: 3, apiVersion: 10 }
 const unknownTopicCode = 3
 const noId = Buffer.alloc(16).toString("base64url")
 
-const varint = (value: number): ReadonlyArray<number> =>
-  value < 0x80 ? [value] : [value & 0x7f | 0x80, ...varint(value >>> 7)]
-
-/** With the tagged fields of the request's header, of which KafkaJS knows nothing: they come last there. */
-const encode = (topics: ReadonlyArray<string>): Buffer =>
-  Buffer.concat([
-    Buffer.from([0, ...varint(topics.length + 1)]),
-    ...topics.flatMap((topic) => {
-      const name = Buffer.from(topic)
-      return [noUuid, Buffer.from(varint(name.length + 1)), name, Buffer.from([0])]
-    }),
-    // Creates no topic, tells no rights; no tagged fields.
-    Buffer.from([0, 0, 0, 0])
-  ])
+/** Creates no topic, tells no rights. */
+const requestOf = (topics: ReadonlyArray<string>): OwnRequest.Form<ReadonlyArray<Named>> => ({
+  ...metadata,
+  body: [
+    OwnRequest.array(topics, (topic) => [noUuid, OwnRequest.string(topic), OwnRequest.noTags]),
+    Buffer.from([0, 0, 0]),
+    OwnRequest.noTags
+  ],
+  read
+})
 const noUuid = Buffer.alloc(16)
-
-/** Compact types: lengths are one more than they are, and whatever has fields ends in tagged ones. */
-const readString = (reader: Reader): string => reader.slice(Math.max(0, reader.varint() - 1)).toString()
-
-const readEach = (reader: Reader, read: () => void): void => {
-  for (let left = reader.varint() - 1; left > 0; left--) read()
-}
-
-const skipTags = (reader: Reader): void => {
-  for (let left = reader.varint(); left > 0; left--) {
-    reader.varint()
-    reader.skip(reader.varint())
-  }
-}
 
 interface Named {
   readonly name: string
@@ -60,53 +42,32 @@ interface Named {
   readonly code: number
 }
 
-const decode = (payload: Buffer): ReadonlyArray<Named> => {
-  const reader = new Reader(payload)
-  const found: Array<Named> = []
-  skipTags(reader)
+const read = (reader: Reader): ReadonlyArray<Named> => {
+  const skipNumbers = () => OwnRequest.readArray(reader, () => reader.skip(4))
   reader.skip(4)
-  readEach(reader, () => {
+  OwnRequest.readArray(reader, () => {
     reader.skip(4)
-    readString(reader)
+    OwnRequest.readString(reader)
     reader.skip(4)
-    readString(reader)
-    skipTags(reader)
+    OwnRequest.readString(reader)
+    OwnRequest.skipTags(reader)
   })
-  readString(reader)
+  OwnRequest.readString(reader)
   reader.skip(4)
-  readEach(reader, () => {
+  return OwnRequest.readArray(reader, () => {
     const code = reader.int16()
-    const name = readString(reader)
+    const name = OwnRequest.readString(reader)
     const id = reader.slice(16).toString("base64url")
-    found.push({ name, id, code })
     reader.skip(1)
-    readEach(reader, () => {
+    OwnRequest.readArray(reader, () => {
       reader.skip(2 + 4 + 4 + 4)
-      for (let lists = 0; lists < 3; lists++) readEach(reader, () => reader.skip(4))
-      skipTags(reader)
+      for (let lists = 0; lists < 3; lists++) skipNumbers()
+      OwnRequest.skipTags(reader)
     })
     reader.skip(4)
-    skipTags(reader)
+    OwnRequest.skipTags(reader)
+    return { name, id, code }
   })
-  return found
-}
-
-const requestFor = (topics: ReadonlyArray<string>): OwnRequest<ReadonlyArray<Named>> => {
-  const bytes = encode(topics)
-  return {
-    request: {
-      apiKey,
-      apiVersion,
-      apiName: "Metadata",
-      encode: () => Promise.resolve({ buf: bytes, buffer: bytes })
-    },
-    response: { decode: (payload) => Promise.resolve(decode(payload)), parse: (found) => Promise.resolve(found) }
-  }
-}
-
-const isSupported = ({ versions }: Node): boolean => {
-  const offered = versions?.[apiKey]
-  return offered !== undefined && offered.minVersion <= apiVersion && apiVersion <= offered.maxVersion
 }
 
 const missing = (topic: string) =>
@@ -114,12 +75,10 @@ const missing = (topic: string) =>
     type: "UNKNOWN_TOPIC_OR_PARTITION"
   })
 
-const asked = (node: Node, topics: ReadonlyArray<string>): Promise<ReadonlyArray<Named>> => {
-  if (!isSupported(node) || topics.length === 0) return Promise.resolve([])
-  // By the way that the broker's own requests take, which closes what is broken.
-  const speaker: Node = Object.assign(Object.create(node) as Node, { lookupRequest: () => () => requestFor(topics) })
-  return speaker.metadata() as unknown as Promise<ReadonlyArray<Named>>
-}
+const asked = (node: Node, topics: ReadonlyArray<string>): Promise<ReadonlyArray<Named>> =>
+  topics.length > 0 && OwnRequest.isSpoken(node, metadata)
+    ? OwnRequest.ask(node, requestOf(topics))
+    : Promise.resolve([])
 
 const idsOf = (found: ReadonlyArray<Named>): TopicIds =>
   new Map(found.filter(({ code, id }) => code !== unknownTopicCode && id !== noId).map(({ id, name }) => [name, id]))

@@ -20,6 +20,7 @@ import type {
   ParkedKey,
   ParkedRow,
   ParkedSelection,
+  PartOwner,
   ScheduledRow,
   StoredRow
 } from "../../../MessageStore.ts"
@@ -46,9 +47,23 @@ interface HeldLease {
   readonly until: number
 }
 
+/** Wakes whoever has subscribed; hints that nobody has taken yet are one. */
+const makeBell = () => {
+  const queues = new Set<Queue.Enqueue<void>>()
+  return {
+    ring: () => queues.forEach((queue) => Queue.offerUnsafe(queue, undefined)),
+    subscribe: Effect.acquireRelease(
+      Effect.tap(Queue.sliding<void>(1), (queue) => Effect.sync(() => queues.add(queue))),
+      (queue) => Effect.andThen(Effect.sync(() => queues.delete(queue)), Queue.shutdown(queue))
+    )
+  }
+}
+
 export const make = (): { readonly store: MessageStore["Service"]; readonly control: StoreControl } => {
   const { atomically, commitFailures, level, transaction } = Frames.make()
   const rows = Tx.table<bigint, StoredRow>()
+  /** When rows entered the outbox. */
+  const since = Tx.table<bigint, number>()
   const waiting = Tx.table<bigint, ScheduledRow>()
   const aside = Tx.table<bigint, ParkedRow>()
   const marks = Tx.table<string, number>()
@@ -56,10 +71,9 @@ export const make = (): { readonly store: MessageStore["Service"]; readonly cont
   const owners = Tx.table<string, number>()
   const tables = new Map<string, unknown>()
   const consumers = new Map<string, number>()
-  const listeners = new Set<Queue.Enqueue<void>>()
+  const committed = makeBell()
+  const changed = makeBell()
   let lastId = 0n
-
-  const wake = () => listeners.forEach((queue) => Queue.offerUnsafe(queue, undefined))
 
   /** The rows of parts that `owner` holds under these epochs. */
   const fenced = <A extends { readonly part: number; readonly id: bigint }>(
@@ -85,12 +99,18 @@ export const make = (): { readonly store: MessageStore["Service"]; readonly cont
       (topic === undefined || row.topic === topic) && (key === undefined || row.key === key)
     ).sort(byPlace)
 
+  const enter = (level: Tx.Level | undefined, row: OutboxRow, now: number) => {
+    const id = ++lastId
+    Tx.set(rows, level, id, { ...row, id })
+    Tx.set(since, level, id, now)
+  }
+
   const putBack = (level: Tx.Level | undefined, found: ReadonlyArray<ParkedRow>): number => {
     for (const { parkedAt: _at, reason: _reason, ...row } of found) {
       Tx.remove(aside, level, row.id)
       Tx.set(rows, level, row.id, row)
     }
-    if (found.length > 0) Tx.afterCommit(level, wake)
+    if (found.length > 0) Tx.afterCommit(level, committed.ring)
     return found.length
   }
 
@@ -141,7 +161,10 @@ export const make = (): { readonly store: MessageStore["Service"]; readonly cont
     drop: (selection) =>
       atomically("drop parked rows", (level) => {
         const found = chosen(level, selection)
-        for (const { id } of found) Tx.remove(aside, level, id)
+        for (const { id } of found) {
+          Tx.remove(aside, level, id)
+          Tx.remove(since, level, id)
+        }
         return found.length
       })
   }
@@ -153,7 +176,7 @@ export const make = (): { readonly store: MessageStore["Service"]; readonly cont
     add: (added) =>
       atomically("schedule events", (level) => {
         for (const row of added) Tx.set(waiting, level, ++lastId, { ...copyRow(row), dueMillis: row.dueMillis })
-        Tx.afterCommit(level, wake)
+        Tx.afterCommit(level, committed.ring)
       }),
     next: atomically("look for scheduled events", (level, now) => {
       const first = waitingByTime(level)[0]
@@ -164,10 +187,9 @@ export const make = (): { readonly store: MessageStore["Service"]; readonly cont
         const due = waitingByTime(level).filter(([, row]) => row.dueMillis <= now).slice(0, limit)
         for (const [id, { dueMillis: _, ...row }] of due) {
           Tx.remove(waiting, level, id)
-          const next = ++lastId
-          Tx.set(rows, level, next, { ...row, id: next })
+          enter(level, row, now)
         }
-        if (due.length > 0) Tx.afterCommit(level, wake)
+        if (due.length > 0) Tx.afterCommit(level, committed.ring)
         return due.length
       }),
     list: ({ limit, topic }) =>
@@ -187,12 +209,9 @@ export const make = (): { readonly store: MessageStore["Service"]; readonly cont
 
   const outbox: MessageStore["Service"]["outbox"] = {
     append: (added) =>
-      atomically("append to the outbox", (level) => {
-        for (const row of added) {
-          const id = ++lastId
-          Tx.set(rows, level, id, { ...copyRow(row), id })
-        }
-        Tx.afterCommit(level, wake)
+      atomically("append to the outbox", (level, now) => {
+        for (const row of added) enter(level, copyRow(row), now)
+        Tx.afterCommit(level, committed.ring)
       }),
     // One transaction runs at a time.
     lock: () => Effect.void,
@@ -205,15 +224,25 @@ export const make = (): { readonly store: MessageStore["Service"]; readonly cont
     remove: (request) =>
       atomically("remove from the outbox", (level) => {
         const ids = new Set(fenced(level, request.owner, request.leases, request.rows).map((row) => row.id))
-        ids.forEach((id) => Tx.remove(rows, level, id))
+        for (const id of ids) {
+          Tx.remove(rows, level, id)
+          Tx.remove(since, level, id)
+        }
         return ids.size
       }),
+    counts: atomically("count outbox rows", (level, now) => {
+      const ids = Array.from(Tx.entries(rows, level).keys())
+      const first = ids.reduce((first, id) => Math.min(first, Tx.get(since, level, id) ?? now), now)
+      return {
+        waiting: ids.length,
+        oldestMillis: ids.length === 0 ? undefined : now - first,
+        parked: Array.from(Tx.entries(aside, level)).length,
+        scheduled: Array.from(Tx.entries(waiting, level)).length
+      }
+    }),
     parked,
     scheduled,
-    wakeups: Effect.acquireRelease(
-      Effect.tap(Queue.sliding<void>(1), (queue) => Effect.sync(() => listeners.add(queue))),
-      (queue) => Effect.andThen(Effect.sync(() => listeners.delete(queue)), Queue.shutdown(queue))
-    )
+    wakeups: committed.subscribe
   }
 
   const isFree = (lease: HeldLease | undefined, now: number): boolean =>
@@ -253,7 +282,14 @@ export const make = (): { readonly store: MessageStore["Service"]; readonly cont
           }
         }
       }),
-    leave: (owner) => atomically("leave", (level) => Tx.remove(owners, level, owner))
+    leave: (owner) => atomically("leave", (level) => Tx.remove(owners, level, owner)),
+    owners: atomically("list lease owners", (level, now) =>
+      Array.from({ length: parts }, (_, part): PartOwner => {
+        const lease = Tx.get(leases, level, part)
+        return { part, owner: isFree(lease, now) ? undefined : lease!.owner, epoch: lease?.epoch ?? 0n }
+      })),
+    announce: Effect.sync(changed.ring),
+    changes: changed.subscribe
   }
 
   const inbox: MessageStore["Service"]["inbox"] = {
@@ -306,6 +342,7 @@ export const make = (): { readonly store: MessageStore["Service"]; readonly cont
       dialect: "memory",
       transaction,
       level,
+      joins: () => false,
       isConflict: (error) => isMessageStoreError(error) && error.reason._tag === "Conflict",
       isTransactionWide: isMessageStoreError,
       outbox,

@@ -70,6 +70,17 @@ export interface Tables {
   readonly inbox: string
 }
 
+/** @internal */
+export const tablesOf = (nameOf: (name: string) => string): Tables => ({
+  outbox: nameOf("outbox"),
+  lease: nameOf("lease"),
+  instance: nameOf("instance"),
+  consumer: nameOf("consumer"),
+  inbox: nameOf("inbox"),
+  parked: nameOf("parked"),
+  scheduled: nameOf("scheduled")
+})
+
 /** A lock of the connection. */
 export interface MigrationLock {
   /** Waits for it: `{ count }`, 1 if it was got. */
@@ -232,6 +243,9 @@ export interface Dialect {
   /** Deletes a scheduled row; returns how many went. */
   readonly cancelScheduled: (messageKey: string) => Program<number>
 
+  /** How much there is: `{ waiting, oldest_millis, parked, scheduled }`, the second `null` when nothing waits. */
+  readonly countRows: Query
+
   /** Says that an owner lives, on the database's clock: clocks of machines differ. */
   readonly announceOwner: (owner: string, ttlMillis: number) => Query
 
@@ -255,6 +269,9 @@ export interface Dialect {
   /** What `owner` holds now: `{ part, epoch }`. */
   readonly ownedParts: (owner: string) => Query
 
+  /** All parts in order: `{ part, owner, epoch }`, `owner` being `null` where nobody's lease runs. */
+  readonly partOwners: Query
+
   /** Gives parts back, as far as `owner` holds them. */
   readonly releaseParts: (owner: string, parts: ReadonlyArray<number>) => Query
 
@@ -270,9 +287,15 @@ export interface Dialect {
   /**
    * Inserts marks and returns the keys of those that are new, as lower-case
    * UUID text. Keys come sorted: unsorted, two transactions that share keys
-   * deadlock. Waits for a transaction that holds the same key.
+   * deadlock. Waits for a transaction that holds the same key. A transaction
+   * that stands still for `idleMillis` is ended, where the server can do that
+   * and the program has not told it another time.
    */
-  readonly claimKeys: (consumer: number, sortedKeys: ReadonlyArray<string>) => Program<ReadonlyArray<string>>
+  readonly claimKeys: (
+    consumer: number,
+    sortedKeys: ReadonlyArray<string>,
+    idleMillis: number | undefined
+  ) => Program<ReadonlyArray<string>>
 
   /**
    * Deletes up to `pruneChunk` marks that are older than this, oldest first;

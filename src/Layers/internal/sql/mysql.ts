@@ -17,7 +17,7 @@
  */
 import * as Effect from "effect/Effect"
 import type * as SqlError from "effect/sql/SqlError"
-import type { Lease, ParkedSelection } from "../../../MessageStore.ts"
+import type { Lease } from "../../../MessageStore.ts"
 import {
   countOf,
   dateOf,
@@ -33,30 +33,31 @@ import {
   type Row,
   type Runner,
   scheduledOf,
-  selected,
+  tablesOf,
   textualRow,
   uuidOf
 } from "./dialect.ts"
-import { buffer, byCount, claimNumber, lockRows, pieces, placeholders, valuesOf } from "./mysqlParameters.ts"
-import { keyLocks, migrations, never, now } from "./mysqlTables.ts"
-
-const later = `${now} + interval ? * 1000 microsecond`
+import {
+  buffer,
+  byCount,
+  claimNumber,
+  isSelected,
+  listed,
+  lockRows,
+  pieces,
+  placeholders,
+  selectedTwice,
+  valuesOf
+} from "./mysqlParameters.ts"
+import { keyLocks, later, migrations, never, now } from "./mysqlTables.ts"
 
 /** @internal */
 export const mysql = ({ tablePrefix }: Location): Dialect => {
   const table = (name: string) => `\`${tablePrefix}${name}\``
-  const outbox = table("outbox")
-  const lease = table("lease")
-  const instance = table("instance")
-  const inbox = table("inbox")
-  const consumer = table("consumer")
-  const parked = table("parked")
-  const scheduled = table("scheduled")
+  const tables = tablesOf(table)
+  const { consumer, inbox, instance, lease, outbox, parked, scheduled } = tables
   const keyLock = table("key_lock")
-  const tableNames = ["outbox", "lease", "instance", "inbox", "consumer", "parked", "scheduled", "key_lock"].map((
-    name
-  ) => tablePrefix + name)
-  const savepoint = "effect_events"
+  const tableNames = [...Object.values(tablesOf((name) => tablePrefix + name)), `${tablePrefix}key_lock`]
 
   const appendText = byCount((count) =>
     `insert into ${outbox} (part, message_id, topic, \`key\`, headers, payload) values ` +
@@ -78,12 +79,6 @@ where part in (${placeholders(count)}) order by part, id limit ?`
 order by part lock in share mode`,
     params: [owner, ...leases.map(({ part }) => part)]
   })
-
-  /** The rows of a table that a JSON list names: `[[part, id, reason?], …]`. */
-  const listed = (from: string) =>
-    `json_table(?, '$[*]' columns (
-  part int path '$[0]', id bigint unsigned path '$[1]', reason longtext path '$[2]'
-)) as d straight_join ${from} as o on o.part = d.part and o.id = d.id`
 
   const deleteText = `delete o from ${listed(outbox)}`
 
@@ -117,9 +112,6 @@ select ${columnsOfListed}, d.reason from ${listed(outbox)}`
 where (part, topic, p.\`key\`) in (${placeholders(count, "(?, ?, ?)")}) group by part, topic, p.\`key\``
   )
 
-  const isSelected = `(? is null or message_id = unhex(replace(?, '-', '')))
-  and (? is null or topic = ?) and (? is null or \`key\` = ?)`
-
   const listParkedText = `select part, id, hex(message_id) as message_id, topic,
   convert(\`key\` using utf8mb4) as \`key\`, headers, payload, reason,
   timestampdiff(microsecond, '1970-01-01', parked_at) div 1000 as parked_at
@@ -142,8 +134,6 @@ from ${parked} where ${isSelected} and (part > ? or (part = ? and id > ?)) order
       yield* run.rows({ sql: `delete o from ${listed(parked)}`, params })
       return found.length
     }))
-
-  const twice = (selection: ParkedSelection) => selected(selection).flatMap((value) => [value, value])
 
   const takeText = byCount((count) =>
     `update ${lease}
@@ -176,8 +166,8 @@ where consumer = ? and message_key in (${placeholders(count, "unhex(replace(?, '
 
     // What follows a transaction that the server has ended opens another, without the savepoint: `leave` fails.
     guard: {
-      enter: `SET autocommit = 0; SAVEPOINT ${savepoint}`,
-      leave: `RELEASE SAVEPOINT ${savepoint}; COMMIT; SET autocommit = 1`,
+      enter: `SET autocommit = 0; SAVEPOINT effect_events`,
+      leave: `RELEASE SAVEPOINT effect_events; COMMIT; SET autocommit = 1`,
       abandon: "ROLLBACK; SET autocommit = 1"
     },
 
@@ -185,7 +175,7 @@ where consumer = ? and message_key in (${placeholders(count, "unhex(replace(?, '
 
     prepare: [],
 
-    migrations: migrations({ outbox, parked, scheduled, lease, instance, consumer, inbox }, keyLock),
+    migrations: migrations(tables, keyLock),
 
     migrationsTable: `${tablePrefix}migrations`,
 
@@ -233,7 +223,7 @@ where table_schema = database() and table_name in (${placeholders(tableNames.len
 
     listParked: (selection, after, limit) => ({
       sql: listParkedText,
-      params: [...twice(selection), after.part, after.part, String(after.id), String(limit)]
+      params: [...selectedTwice(selection), after.part, after.part, String(after.id), String(limit)]
     }),
 
     parkedRow: (row) => ({
@@ -245,7 +235,7 @@ where table_schema = database() and table_name in (${placeholders(tableNames.len
     releaseParked: (selection) => (run) =>
       back(run, {
         sql: `select part, id from ${parked} where reason is not null and ${isSelected} order by part, id for update`,
-        params: twice(selection)
+        params: selectedTwice(selection)
       }),
 
     freeParked: (run) =>
@@ -274,7 +264,7 @@ where table_schema = database() and table_name in (${placeholders(tableNames.len
 
     dropParked: (selection) => (run) =>
       run.together(Effect.andThen(
-        run.rows({ sql: `delete from ${parked} where ${isSelected}`, params: twice(selection) }),
+        run.rows({ sql: `delete from ${parked} where ${isSelected}`, params: selectedTwice(selection) }),
         Effect.map(run.rows(changed), countOf)
       )),
 
@@ -328,6 +318,13 @@ from ${scheduled} as s where (? is null or topic = ?) order by s.due_at, s.id li
         Effect.map(run.rows(changed), countOf)
       )),
 
+    countRows: {
+      sql: `select count(*) as waiting, timestampdiff(microsecond, min(created_at), ${now}) / 1000 as oldest_millis,
+  (select count(*) from ${parked}) as parked, (select count(*) from ${scheduled}) as scheduled
+from ${outbox}`,
+      params: []
+    },
+
     announceOwner: (owner, ttlMillis) => ({
       sql: `insert into ${instance} (id, expires_at) values (?, ${later})
 on duplicate key update expires_at = values(expires_at)`,
@@ -349,6 +346,11 @@ on duplicate key update expires_at = values(expires_at)`,
       sql: `select part, epoch from ${lease} where owner = ? and expires_at > ${now} order by part`,
       params: [owner]
     }),
+
+    partOwners: {
+      sql: `select part, case when expires_at > ${now} then owner end as owner, epoch from ${lease} order by part`,
+      params: []
+    },
 
     releaseParts: (owner, of) => ({ sql: releaseText(of.length), params: [owner, ...of] }),
 

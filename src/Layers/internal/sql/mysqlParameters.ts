@@ -6,8 +6,8 @@
  * @internal
  */
 import { uuidV7Unsafe } from "effect/crypto/SecureRandom"
-import type { OutboxRow } from "../../../MessageStore.ts"
-import { piecesOf, type Query } from "./dialect.ts"
+import type { OutboxRow, ParkedSelection } from "../../../MessageStore.ts"
+import { piecesOf, type Query, selected } from "./dialect.ts"
 
 /** Bytes of payloads that one insert carries: a server refuses packets above 16 MB by default, some above 4. */
 const maxInsertBytes = 2 * 1024 * 1024
@@ -60,6 +60,20 @@ export const valuesOf = (row: OutboxRow): Array<unknown> => [
   JSON.stringify(row.headers),
   buffer(row.payload)
 ]
+
+/** Whether a parked row is selected; for `selectedTwice`. */
+export const isSelected = `(? is null or message_id = unhex(replace(?, '-', '')))
+and (? is null or topic = ?) and (? is null or \`key\` = ?)`
+
+/** The rows of a table that a JSON list names: `[[part, id, reason?], …]`. */
+export const listed = (from: string) =>
+  `json_table(?, '$[*]' columns (
+part int path '$[0]', id bigint unsigned path '$[1]', reason longtext path '$[2]'
+)) as d straight_join ${from} as o on o.part = d.part and o.id = d.id`
+
+/** A selection as parameters of `isSelected`, which asks for each twice: whether it is given, and for it. */
+export const selectedTwice = (selection: ParkedSelection): Array<unknown> =>
+  selected(selection).flatMap((value) => [value, value])
 
 /** Locks rows by their numbers, in ascending order. */
 export const lockRows = (table: string, ids: ReadonlyArray<number>): Query => ({

@@ -13,6 +13,8 @@ import type { MigrationScript, Tables } from "./dialect.ts"
 
 /** The time, whatever the session's time zone. */
 export const now = "utc_timestamp(6)"
+/** So many milliseconds from now. */
+export const later = `${now} + interval ? * 1000 microsecond`
 /** Before any time. */
 export const never = "'1970-01-01'"
 

@@ -26,7 +26,8 @@ import {
   type Row,
   scheduledOf,
   selected,
-  single
+  single,
+  tablesOf
 } from "./dialect.ts"
 import { migrations } from "./postgresTables.ts"
 
@@ -64,17 +65,16 @@ const columnsOf = (rows: ReadonlyArray<OutboxRow>): Array<unknown> => [
   nullable(rows.map((row) => row.payload))
 ]
 
+const idleTimeout = "'idle_in_transaction_session_timeout'"
+/** The setting is an `int`. */
+const maxIdleMillis = 2 ** 31 - 1
+
 /** @internal */
 export const postgres = ({ schema, tablePrefix }: Location): Dialect => {
   const table = (name: string) => (schema === undefined ? "" : `"${schema}".`) + `"${tablePrefix}${name}"`
-  const outbox = table("outbox")
-  const lease = table("lease")
-  const instance = table("instance")
-  const inbox = table("inbox")
-  const consumer = table("consumer")
-  const parked = table("parked")
-  const scheduled = table("scheduled")
-  const tableNames = [outbox, lease, instance, inbox, consumer, parked, scheduled]
+  const tables = tablesOf(table)
+  const { consumer, inbox, instance, lease, outbox, parked, scheduled } = tables
+  const tableNames = Object.values(tables)
   const later = (millis: string) => `clock_timestamp() + ${millis}::float8 * interval '1 millisecond'`
 
   const appendText = `insert into ${outbox} (part, message_id, topic, key, headers, payload)
@@ -179,9 +179,15 @@ from wanted where l.part = wanted.part`
 )
 update ${lease} as l set owner = null, expires_at = '-infinity' from mine where l.part = mine.part`
 
-  const claimText = `insert into ${inbox} (consumer, message_key)
-select $1, message_key from unnest($2::uuid[]) as u(message_key)
+  const claimFrom = (source: string) =>
+    `insert into ${inbox} (consumer, message_key)
+select $1, message_key from unnest($2::uuid[]) as u(message_key)${source}
 on conflict do nothing returning message_key`
+  const claimText = claimFrom("")
+  // For this transaction, and without a statement of its own.
+  const claimBoundText = claimFrom(`,
+  set_config(${idleTimeout}, case current_setting(${idleTimeout}) when '0' then $3::text
+    else current_setting(${idleTimeout}) end, true)`)
 
   const pruneText = `with gone as (
   delete from ${inbox} where ctid = any(array(
@@ -211,7 +217,7 @@ exception when duplicate_schema or unique_violation then null;
 end $$`
     ],
 
-    migrations: migrations({ outbox, parked, scheduled, lease, instance, consumer, inbox }, tablePrefix),
+    migrations: migrations(tables, tablePrefix),
 
     migrationsTable: (schema === undefined ? "" : `${schema}.`) + `${tablePrefix}migrations`,
 
@@ -312,6 +318,13 @@ select count(*)::int as count from gone`,
         params: [messageKey]
       }, countOf),
 
+    countRows: {
+      sql: `select count(*) as waiting, extract(epoch from clock_timestamp() - min(created_at)) * 1000 as oldest_millis,
+  (select count(*) from ${parked}) as parked, (select count(*) from ${scheduled}) as scheduled
+from ${outbox}`,
+      params: []
+    },
+
     announceOwner: (owner, ttlMillis) => ({ sql: announceText, params: [owner, ttlMillis] }),
 
     forgetDeadOwners: {
@@ -330,6 +343,12 @@ select count(*)::int as count from gone`,
 
     ownedParts: (owner) => ({ sql: ownedText, params: [owner] }),
 
+    partOwners: {
+      sql:
+        `select part, case when expires_at > clock_timestamp() then owner end as owner, epoch from ${lease} order by part`,
+      params: []
+    },
+
     releaseParts: (owner, of) => ({ sql: releaseText, params: [owner, of] }),
 
     forgetOwner: (owner) => ({ sql: `delete from ${instance} where id = $1`, params: [owner] }),
@@ -346,8 +365,13 @@ on conflict (consumer_group, handler) do update set handler = excluded.handler r
         params: [group, handler]
       }, idOf),
 
-    claimKeys: (of, sortedKeys) =>
-      single({ sql: claimText, params: [of, sortedKeys] }, (rows) => rows.map((row) => row.message_key as string)),
+    claimKeys: (of, sortedKeys, idleMillis) =>
+      single(
+        idleMillis === undefined || idleMillis > maxIdleMillis
+          ? { sql: claimText, params: [of, sortedKeys] }
+          : { sql: claimBoundText, params: [of, sortedKeys, String(idleMillis)] },
+        (rows) => rows.map((row) => row.message_key as string)
+      ),
 
     pruneMarks: (retentionMillis) => single({ sql: pruneText, params: [retentionMillis] }, countOf)
   }

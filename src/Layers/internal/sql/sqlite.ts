@@ -28,6 +28,7 @@ import {
   scheduledOf,
   selected,
   single,
+  tablesOf,
   textualRow,
   uuidOf
 } from "./dialect.ts"
@@ -48,16 +49,9 @@ const lengthOf = (rows: ReadonlyArray<Row>): number => rows.length
 /** @internal */
 export const sqlite = ({ tablePrefix }: Location): Dialect => {
   const table = (name: string) => `"${tablePrefix}${name}"`
-  const outbox = table("outbox")
-  const lease = table("lease")
-  const instance = table("instance")
-  const inbox = table("inbox")
-  const consumer = table("consumer")
-  const parked = table("parked")
-  const scheduled = table("scheduled")
-  const tableNames = ["outbox", "lease", "instance", "inbox", "consumer", "parked", "scheduled"].map((name) =>
-    tablePrefix + name
-  )
+  const tables = tablesOf(table)
+  const { consumer, inbox, instance, lease, outbox, parked, scheduled } = tables
+  const tableNames = Object.values(tablesOf((name) => tablePrefix + name))
 
   const insertTexts = (into: string, columns: string, values: string) => {
     const texts = new Map<number, string>()
@@ -164,7 +158,7 @@ on conflict do nothing returning hex(message_key) as message_key`
 
     prepare: [],
 
-    migrations: migrations({ outbox, parked, scheduled, lease, instance, consumer, inbox }, table),
+    migrations: migrations(tables, table),
 
     migrationsTable: `${tablePrefix}migrations`,
 
@@ -288,6 +282,13 @@ from ${scheduled} as s where (?1 is null or topic = ?1) order by s.due_at, s.id 
         lengthOf
       ),
 
+    countRows: {
+      sql: `select count(*) as waiting, ${now} - min(created_at) as oldest_millis,
+  (select count(*) from ${parked}) as parked, (select count(*) from ${scheduled}) as scheduled
+from ${outbox}`,
+      params: []
+    },
+
     announceOwner: (owner, ttlMillis) => ({ sql: announceText, params: [owner, ttlMillis] }),
 
     forgetDeadOwners: { sql: `delete from ${instance} where expires_at < ${now} - 3600000`, params: [] },
@@ -305,6 +306,11 @@ from ${scheduled} as s where (?1 is null or topic = ?1) order by s.due_at, s.id 
       sql: `select part, epoch from ${lease} where owner = ? and expires_at > ${now} order by part`,
       params: [owner]
     }),
+
+    partOwners: {
+      sql: `select part, case when expires_at > ${now} then owner end as owner, epoch from ${lease} order by part`,
+      params: []
+    },
 
     releaseParts: (owner, of) => ({
       sql: `update ${lease} set owner = null, expires_at = 0

@@ -17,7 +17,7 @@ import type * as MessageStore from "../../../MessageStore.ts"
 import { countOf, type Dialect, idOf, type Program, pruneChunk, type Query, type Runner } from "./dialect.ts"
 import * as Errors from "./errors.ts"
 import * as Transaction from "./transaction.ts"
-import type { Wakeups } from "./wakeups.ts"
+import type { Bell, Wakeups } from "./wakeups.ts"
 
 type Ran<A> = Effect.Effect<A, MessageStore.MessageStoreError>
 
@@ -68,7 +68,7 @@ const makeOutbox = (
   sql: SqlClient.SqlClient,
   dialect: Dialect,
   { within, quiet }: Runners,
-  wakeups: Wakeups
+  wakeups: Bell
 ): MessageStore.OutboxRows => ({
   append: (rows) =>
     Effect.forEach(dialect.appendRows(rows), (query) => within("append to the outbox", rowsOf(query)), {
@@ -87,6 +87,15 @@ const makeOutbox = (
       ? Effect.succeed(0)
       : quiet("remove sent rows from the outbox", dialect.deleteRows(owner, leases, rows)),
   wakeups: wakeups.subscribe,
+  counts: Effect.map(
+    Effect.suspend(() => within("count outbox rows", rowsOf(dialect.countRows))),
+    ([row]) => ({
+      waiting: Number(row!.waiting),
+      oldestMillis: row!.oldest_millis === null ? undefined : Number(row!.oldest_millis),
+      parked: Number(row!.parked),
+      scheduled: Number(row!.scheduled)
+    })
+  ),
   parked: makeParked(sql, dialect, { quiet, within }, wakeups),
   scheduled: makeScheduled(sql, dialect, { quiet, within }, wakeups)
 })
@@ -95,7 +104,7 @@ const makeScheduled = (
   sql: SqlClient.SqlClient,
   dialect: Dialect,
   { quiet, within }: Runners,
-  wakeups: Wakeups
+  wakeups: Bell
 ): MessageStore.ScheduledRows => {
   const waking = Effect.andThen(sql.afterCommit(wakeups.announce))
   return {
@@ -130,7 +139,7 @@ const makeParked = (
   sql: SqlClient.SqlClient,
   dialect: Dialect,
   { quiet, within }: Runners,
-  wakeups: Wakeups
+  wakeups: Bell
 ): MessageStore.ParkedRows => {
   const waking = (moved: Ran<number>): Ran<number> =>
     Effect.tap(moved, (rows) => rows === 0 ? Effect.void : sql.afterCommit(wakeups.announce))
@@ -163,7 +172,7 @@ const makeParked = (
   }
 }
 
-const makeLeases = (dialect: Dialect, { quiet }: Runners): MessageStore.Leases => ({
+const makeLeases = (dialect: Dialect, { quiet, within }: Runners, wakeups: Bell): MessageStore.Leases => ({
   beat: Effect.fnUntraced(function*(owner, ttl) {
     yield* quiet("announce an outbox owner", rowsOf(dialect.announceOwner(owner, millis(ttl))))
     yield* quiet("forget dead outbox owners", rowsOf(dialect.forgetDeadOwners))
@@ -187,7 +196,18 @@ const makeLeases = (dialect: Dialect, { quiet }: Runners): MessageStore.Leases =
     parts.length === 0
       ? Effect.void
       : Effect.asVoid(quiet("release outbox parts", rowsOf(dialect.releaseParts(owner, parts)))),
-  leave: (owner) => Effect.asVoid(quiet("forget an outbox owner", rowsOf(dialect.forgetOwner(owner))))
+  leave: (owner) => Effect.asVoid(quiet("forget an outbox owner", rowsOf(dialect.forgetOwner(owner)))),
+  owners: Effect.map(
+    Effect.suspend(() => within("list outbox owners", rowsOf(dialect.partOwners))),
+    (rows) =>
+      rows.map((row): MessageStore.PartOwner => ({
+        part: Number(row.part),
+        owner: row.owner === null ? undefined : row.owner as string,
+        epoch: BigInt(row.epoch as number | bigint)
+      }))
+  ),
+  announce: wakeups.announce,
+  changes: wakeups.subscribe
 })
 
 const makeInbox = (sql: SqlClient.SqlClient, dialect: Dialect, { within, quiet }: Runners): MessageStore.Inbox => {
@@ -209,9 +229,12 @@ const makeInbox = (sql: SqlClient.SqlClient, dialect: Dialect, { within, quiet }
       yield* sql.afterCommit(Effect.sync(() => consumers.set(name, id)))
       return id
     }),
-    claim: (consumer, messageKeys) =>
+    claim: (consumer, messageKeys, idleAtMost) =>
       Effect.map(
-        within("claim messages in the inbox", dialect.claimKeys(consumer, messageKeys.toSorted())),
+        within(
+          "claim messages in the inbox",
+          dialect.claimKeys(consumer, messageKeys.toSorted(), idleAtMost && millis(idleAtMost))
+        ),
         (keys) => new Set(keys)
       ),
     prune: Effect.fnUntraced(function*(retention) {
@@ -239,10 +262,11 @@ export const make = (
     dialect: dialect.name,
     transaction: Transaction.make(sql, dialect),
     level: Effect.withFiber((fiber) => Effect.succeed(Context.getOrUndefined(fiber.context, sql.transactionService))),
+    joins: (client) => client.transactionService === sql.transactionService,
     isConflict: Errors.isConflict,
     isTransactionWide: Errors.isTransactionWide,
-    outbox: makeOutbox(sql, dialect, runners, wakeups),
-    leases: makeLeases(dialect, runners),
+    outbox: makeOutbox(sql, dialect, runners, wakeups.rows),
+    leases: makeLeases(dialect, runners, wakeups.leases),
     inbox: makeInbox(sql, dialect, runners)
   }
 }

@@ -1,5 +1,5 @@
 /**
- * Who is told that rows were committed.
+ * Who is told that rows were committed, or that leases have changed hands.
  *
  * Owns: the queues of this process, and one LISTEN/NOTIFY channel per set of
  * tables where the client can do that (`@effect/sql-pg`). Invariant: a wake-up
@@ -9,7 +9,8 @@
  * 2,700/s).
  *
  * The first commit notifies at once; what follows within `hold` goes with the
- * next notification. The listener starts with the first `wakeups`, for it
+ * next notification. Leases change rarely, and by processes that may end right
+ * afterwards: that is sent when it is announced. The listener starts with the first `wakeups`, for it
  * holds a pooled connection; a process that only publishes has none.
  *
  * @internal
@@ -49,10 +50,33 @@ const isNotifier = (sql: SqlClient.SqlClient): sql is Notifier =>
   Predicate.hasProperty(sql, "~@effect/sql-pg/PgClient") && Predicate.hasProperty(sql, "listen")
 
 /** @internal */
-export interface Wakeups {
-  /** Tells everybody. Call it after the commit. */
+export interface Bell {
+  /** Tells everybody. Where it is about rows, call it after the commit. */
   readonly announce: Effect.Effect<void>
   readonly subscribe: Effect.Effect<Queue.Dequeue<void>, never, Scope.Scope>
+}
+
+/** @internal */
+export interface Wakeups {
+  /** Rows were committed. */
+  readonly rows: Bell
+  /** Leases were given back, or their owners have changed. */
+  readonly leases: Bell
+}
+
+/** The queues of this process. Hints that nobody has taken yet are one hint. */
+const makeQueues = () => {
+  const queues = new Set<Queue.Queue<void>>()
+  return {
+    wake: () => queues.forEach((queue) => Queue.offerUnsafe(queue, undefined)),
+    subscribe: Effect.acquireRelease(
+      Effect.tap(Queue.dropping<void>(1), (queue) => Effect.sync(() => queues.add(queue))),
+      (queue) => {
+        queues.delete(queue)
+        return Queue.shutdown(queue)
+      }
+    )
+  }
 }
 
 /**
@@ -66,28 +90,18 @@ export const make = Effect.fnUntraced(function*(
   home: string
 ): Effect.fn.Return<Wakeups, never, Scope.Scope> {
   const scope = yield* Scope.Scope
-  const queues = new Set<Queue.Queue<void>>()
-  const wake = () => {
-    for (const queue of queues) {
-      Queue.offerUnsafe(queue, undefined)
-    }
-  }
-
-  const subscribe = Effect.acquireRelease(
-    Effect.tap(Queue.dropping<void>(1), (queue) => Effect.sync(() => queues.add(queue))),
-    (queue) => {
-      queues.delete(queue)
-      return Queue.shutdown(queue)
-    }
-  )
+  const [rows, leases] = [makeQueues(), makeQueues()]
   if (!isNotifier(sql) || (sql.config.maxConnections ?? 10) < minConnections) {
-    return { announce: Effect.sync(wake), subscribe }
+    const alone = ({ subscribe, wake }: typeof rows): Bell => ({ announce: Effect.sync(wake), subscribe })
+    return { rows: alone(rows), leases: alone(leases) }
   }
 
   const self = yield* Effect.sync(() => crypto.randomUUID())
+  const [ofRows, ofLeases] = [`${home} ${self}`, `${home} ${self} leases`]
+  const notify = (payload: string) => Effect.ignore(sql.notify(channel, payload))
   const due = yield* Queue.dropping<void>(1)
   yield* Queue.take(due).pipe(
-    Effect.andThen(Effect.ignore(sql.notify(channel, `${home} ${self}`))),
+    Effect.andThen(notify(ofRows)),
     Effect.andThen(Effect.sleep(hold)),
     Effect.forever,
     outsideOf(sql),
@@ -96,29 +110,35 @@ export const make = Effect.fnUntraced(function*(
 
   const listen = Effect.scoped(Effect.gen(function*() {
     const heard = yield* sql.listen(channel)
-    // whatever was committed while nobody listened
-    wake()
+    // whatever happened while nobody listened
+    rows.wake()
+    leases.wake()
     while (true) {
       const { payload } = yield* Queue.take(heard)
-      if (payload.startsWith(`${home} `) && payload !== `${home} ${self}`) {
-        wake()
-      }
+      if (!payload.startsWith(`${home} `) || payload.startsWith(ofRows)) continue
+      if (payload.endsWith(" leases")) leases.wake()
+      else rows.wake()
     }
   }))
   let listening = false
+  const startListening = Effect.suspend(() => {
+    if (listening) return Effect.void
+    listening = true
+    return listen.pipe(Effect.retry(relisten), Effect.ignore, outsideOf(sql), Effect.forkIn(scope))
+  })
 
   return {
-    announce: Effect.sync(() => {
-      wake()
-      Queue.offerUnsafe(due, undefined)
-    }),
-    subscribe: Effect.tap(subscribe, () => {
-      if (listening) {
-        return Effect.void
-      }
-      listening = true
-      return listen.pipe(Effect.retry(relisten), Effect.ignore, outsideOf(sql), Effect.forkIn(scope))
-    })
+    rows: {
+      announce: Effect.sync(() => {
+        rows.wake()
+        Queue.offerUnsafe(due, undefined)
+      }),
+      subscribe: Effect.tap(rows.subscribe, startListening)
+    },
+    leases: {
+      announce: Effect.andThen(Effect.sync(leases.wake), outsideOf(sql)(notify(ofLeases))),
+      subscribe: Effect.tap(leases.subscribe, startListening)
+    }
   }
 })
 

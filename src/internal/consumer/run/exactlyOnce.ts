@@ -15,12 +15,13 @@
  */
 import * as Arr from "effect/Array"
 import * as Cause from "effect/Cause"
+import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import * as Schedule from "effect/Schedule"
 import { Failed } from "../../../Batching.ts"
 import type * as Event from "../../../Event.ts"
-import type { MessageStore } from "../../../MessageStore.ts"
+import type { MessageStore, MessageStoreError } from "../../../MessageStore.ts"
 import * as Transaction from "../../transaction.ts"
 import { messageKey } from "../../wire/messageId.ts"
 import type { Apply } from "../handler.ts"
@@ -39,6 +40,7 @@ const firstCopies = (events: Events): Map<string, Event.Event<unknown>> => {
 }
 
 const maxConflicts = 10
+const grace = Duration.seconds(10)
 
 /** Runs again at once while the transaction loses races; ten in a row are a failure. Races are no attempts. */
 const retryConflicts = (store: MessageStore["Service"]) =>
@@ -52,11 +54,16 @@ const retryConflicts = (store: MessageStore["Service"]) =>
 export const make = (
   store: MessageStore["Service"],
   consumer: number,
+  /** How long a handler may take that is not interrupted. */
+  longest: Duration.Duration,
   skipped: (events: ReadonlyArray<Event.Event<unknown>>) => Effect.Effect<void>
 ) => {
   const retry = retryConflicts(store)
+  // What stands still for longer is frozen, and others wait for what it has claimed.
+  const idleAtMost = Duration.sum(longest, grace)
+  const claim = (keys: Arr.NonEmptyReadonlyArray<string>) => store.inbox.claim(consumer, keys, idleAtMost)
   const transaction = (apply: Apply): Apply => (events) =>
-    Transaction.run(store, claimed(store, consumer, apply, skipped, events))
+    Transaction.run(store, claimed(claim, apply, skipped, events))
   const retrying = (apply: Apply): Apply => {
     const once = transaction(apply)
     return (events) => retry(once(events))
@@ -102,8 +109,7 @@ export const oneByOne = (
 
 /** Claims the messages, and applies those that are new. */
 const claimed = (
-  store: MessageStore["Service"],
-  consumer: number,
+  claim: (keys: Arr.NonEmptyReadonlyArray<string>) => Effect.Effect<ReadonlySet<string>, MessageStoreError>,
   apply: Apply,
   skipped: (events: ReadonlyArray<Event.Event<unknown>>) => Effect.Effect<void>,
   events: Events
@@ -112,7 +118,7 @@ const claimed = (
     const copies = firstCopies(events)
     const keys = Array.from(copies.keys())
     if (!Arr.isArrayNonEmpty(keys)) return Effect.void
-    return Effect.flatMap(store.inbox.claim(consumer, keys), (fresh) => {
+    return Effect.flatMap(claim(keys), (fresh) => {
       const all = fresh.size === events.length
       const todo = all ? events : events.filter((event) => {
         const key = messageKey(event)

@@ -1,0 +1,105 @@
+/**
+ * `relay-drain`: the relay empties an outbox that has filled up, against raw
+ * KafkaJS that sends the same records out of memory, without a database: an
+ * idempotent producer, one partition per request, the same number of records
+ * in each.
+ */
+import { Effect, Layer, Schedule } from "effect"
+import { Outbox } from "effect-events"
+import { SqlClient } from "effect/sql"
+import type { Message, Producer } from "kafkajs"
+import { type Database, mariadb, postgres, sqlite } from "./databases.ts"
+import { type Benchmark, measure, quiet, type Round } from "./harness.ts"
+import { create, drop, headersOf, kafka, lengthOf, orderOf, partitions, topicOf, unique } from "./orders.ts"
+
+const batchSize = 500
+const perTransaction = 5_000
+
+const relayDrain = (variant: string, events: number, database: () => Database): Benchmark => ({
+  name: `relay-drain ${variant}`,
+  settings: {
+    events,
+    payloadBytes: 200,
+    partitions,
+    headers: "CloudEvents",
+    batchSize,
+    ours: "Outbox.layerRelay with its defaults",
+    twin: "KafkaJS from memory: idempotent producer, acks -1, one partition per request, partitions side by side"
+  },
+  open: async () => {
+    const topic = unique("relay")
+    await create(topic)
+    /** Runs one side, and checks that the topic has grown by as many records. */
+    const counted = async (side: () => Promise<Round>): Promise<Round> => {
+      const before = await lengthOf(topic)
+      const round = await side()
+      const sent = await lengthOf(topic) - before
+      if (sent !== events) throw new Error(`${sent} records were sent, and ${events} should have been`)
+      return round
+    }
+    return {
+      ours: () => counted(() => ours(topic, events, database)),
+      twin: () => counted(() => twin(topic, events)),
+      close: () => drop(topic)
+    }
+  }
+})
+
+export const relayDrainPg = relayDrain("pg", 200_000, postgres)
+export const relayDrainMariadb = relayDrain("mariadb", 100_000, mariadb)
+export const relayDrainSqlite = relayDrain("sqlite", 100_000, sqlite)
+
+const fill = (topic: string, events: number) =>
+  Effect.forEach(
+    Array.from({ length: events / perTransaction }, (_, i) => i * perTransaction),
+    (from) =>
+      Outbox.transaction(
+        Outbox.publishAll(topicOf(topic), Array.from({ length: perTransaction }, (_, i) => orderOf(from + i)))
+      ),
+    { discard: true }
+  )
+
+/** Succeeds when the outbox is empty. */
+const drained = (outbox: string) =>
+  Effect.flatMap(SqlClient.SqlClient, (sql) =>
+    Effect.repeat(
+      sql.unsafe(`select 1 from ${outbox} limit 1`),
+      { schedule: Schedule.spaced("10 millis"), until: (rows) => rows.length === 0 }
+    ))
+
+const ours = (topic: string, events: number, database: () => Database): Promise<Round> => {
+  const { layer, outbox } = database()
+  return measure(events, (started) =>
+    Effect.gen(function*() {
+      yield* fill(topic, events)
+      started()
+      yield* Layer.build(Outbox.layerRelay())
+      yield* drained(outbox)
+    }).pipe(Effect.scoped, Effect.provide(layer), quiet, Effect.runPromise))
+}
+
+const twin = (topic: string, events: number): Promise<Round> =>
+  measure(events, async (started) => {
+    const byPartition = Array.from({ length: partitions }, (): Array<Message> => [])
+    for (let i = 0; i < events; i++) {
+      const order = orderOf(i)
+      const partition = i % partitions
+      byPartition[partition]!.push({
+        partition,
+        key: order.customer,
+        value: JSON.stringify(order),
+        headers: headersOf(i)
+      })
+    }
+    const producer = kafka.producer({ idempotent: true, allowAutoTopicCreation: false })
+    await producer.connect()
+    started()
+    await Promise.all(byPartition.map((messages) => sendAll(producer, topic, messages)))
+    await producer.disconnect()
+  })
+
+const sendAll = async (producer: Producer, topic: string, messages: ReadonlyArray<Message>) => {
+  for (let i = 0; i < messages.length; i += batchSize) {
+    await producer.send({ topic, acks: -1, messages: messages.slice(i, i + batchSize) })
+  }
+}

@@ -1,0 +1,57 @@
+/** What a read of the outbox touches on Postgres does not grow with what was sent before, nor with what waits. */
+import { assert, describe, it } from "@effect/vitest"
+import * as Effect from "effect/Effect"
+import type * as SqlClient from "effect/sql/SqlClient"
+import { postgres } from "../../../src/Layers/internal/sql/postgres.ts"
+import { requireOrSkip } from "../../support/services.ts"
+import { freshSchema, postgresInstance } from "./databases.ts"
+
+const waiting = 100_000
+const limit = 500
+
+interface Plan {
+  readonly "Actual Rows": number
+  readonly "Shared Hit Blocks": number
+  readonly "Shared Read Blocks": number
+  readonly "Node Type": string
+  readonly Plans?: ReadonlyArray<Plan>
+}
+
+/** The blocks that a read of one part touches. */
+const touched = Effect.fnUntraced(function*(sql: SqlClient.SqlClient, schema: string) {
+  const query = postgres({ schema, tablePrefix: "effect_events_" }).readRows([7], limit)
+  const [row] = yield* sql.unsafe<{ readonly "QUERY PLAN": ReadonlyArray<{ readonly Plan: Plan }> }>(
+    `explain (analyze, buffers, format json) ${query.sql}`,
+    query.params
+  )
+  const { Plan: plan } = row!["QUERY PLAN"][0]!
+  assert.strictEqual(plan["Actual Rows"], limit)
+  assert.notInclude(JSON.stringify(plan), "Seq Scan")
+  return plan["Shared Hit Blocks"] + plan["Shared Read Blocks"]
+})
+
+describe.skipIf(requireOrSkip("postgres"))("a read of the outbox", () => {
+  it.live(
+    "touches about as many entries as it returns, also when most of what waited has been deleted",
+    () =>
+      Effect.gen(function*() {
+        const schema = yield* freshSchema
+        const { sql } = yield* postgresInstance(schema)
+        const outbox = sql(`${schema}.effect_events_outbox`)
+        yield* sql`alter table ${outbox} set (autovacuum_enabled = off)`
+        yield* sql`insert into ${outbox} (part, message_id, topic, key, headers, payload)
+        select n % 8, gen_random_uuid(), 'orders', 'k' || n, '{}', decode(repeat('ab', 100), 'hex')
+        from generate_series(1, ${waiting}) as n`
+        yield* sql`analyze ${outbox}`
+        const full = yield* touched(sql, schema)
+        yield* sql`delete from ${outbox} where id <= ${waiting * 0.8}`
+        // The first read marks what is dead; nothing else has to.
+        yield* touched(sql, schema)
+        const after = yield* touched(sql, schema)
+        // A block of the table for each row, and those of the index.
+        assert.isBelow(full, 1.3 * limit)
+        assert.isBelow(after, 1.3 * limit)
+      }),
+    120_000
+  )
+})
