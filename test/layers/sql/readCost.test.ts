@@ -45,12 +45,17 @@ describe.skipIf(requireOrSkip("postgres"))("a read of the outbox", () => {
         yield* sql`analyze ${outbox}`
         const full = yield* touched(sql, schema)
         yield* sql`delete from ${outbox} where id <= ${waiting * 0.8}`
-        // The first read marks what is dead; nothing else has to.
-        yield* touched(sql, schema)
-        const after = yield* touched(sql, schema)
         // A block of the table for each row, and those of the index.
         assert.isBelow(full, 1.3 * limit)
-        assert.isBelow(after, 1.3 * limit)
+        // A read marks what is dead, and the next one passes over it; nothing else has to. What a transaction that is
+        // older than the delete might still see is not dead yet: another test's, or an autovacuum's analysis.
+        yield* touched(sql, schema).pipe(
+          Effect.repeat({ until: (blocks) => blocks < 1.3 * limit }),
+          Effect.timeoutOrElse({
+            duration: "60 seconds",
+            orElse: () => Effect.die(new Error("a read still touches what has been deleted"))
+          })
+        )
       }),
     120_000
   )
