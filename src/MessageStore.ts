@@ -365,6 +365,12 @@ export class MessageStore extends Context.Service<MessageStore, {
    * met it: an earlier statement had failed, or the connection was lost.
    */
   readonly isTransactionWide: (error: unknown) => boolean
+  /**
+   * Whether an error is the database's, and not that of what a transaction
+   * holds: it is away, or full, or refuses what is the store's own. Then it is
+   * waited for, and nothing is given up on.
+   */
+  readonly isOutage: (error: unknown) => boolean
   readonly outbox: OutboxRows
   readonly leases: Leases
   readonly inbox: Inbox
@@ -434,6 +440,22 @@ export class Conflict extends Schema.TaggedError<Conflict>("effect-events/Messag
 }
 
 /**
+ * The database has no room left: its disk, or its own limit, is full.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export class StoreFull extends Schema.TaggedError<StoreFull>("effect-events/MessageStore/Full")("StoreFull", {
+  operation: Schema.String,
+  detail: Schema.String,
+  cause: Schema.Defect()
+}) {
+  override get message() {
+    return `The database has no room left to ${this.operation}: ${this.detail}. Free some, or give it more.`
+  }
+}
+
+/**
  * Any other failure of the database.
  *
  * @category errors
@@ -455,7 +477,13 @@ export class StoreFailed extends Schema.TaggedError<StoreFailed>("effect-events/
  * @category errors
  * @since 0.1.0
  */
-export type MessageStoreErrorReason = StoreUnreachable | StoreDenied | TablesMissing | Conflict | StoreFailed
+export type MessageStoreErrorReason =
+  | StoreUnreachable
+  | StoreDenied
+  | TablesMissing
+  | Conflict
+  | StoreFull
+  | StoreFailed
 
 /**
  * Schema of `MessageStoreErrorReason`.
@@ -468,6 +496,7 @@ export const MessageStoreErrorReason = Schema.Union([
   StoreDenied,
   TablesMissing,
   Conflict,
+  StoreFull,
   StoreFailed
 ])
 

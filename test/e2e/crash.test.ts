@@ -13,7 +13,7 @@ import { askUntil } from "../suites/features.ts"
 import { requireOrSkip } from "../support/services.ts"
 import { start } from "./processes.ts"
 import { Items } from "./programs/services.ts"
-import { applied as appliedInOrder, freshSettings, services } from "./stage.ts"
+import { applied as appliedInOrder, freshSettings, servicesWithTable } from "./stage.ts"
 
 const live = { clock: "live" } as const
 
@@ -61,7 +61,7 @@ describe.skipIf(requireOrSkip("kafka", "postgres"))("a process that is killed", 
           assert.deepStrictEqual(yield* applied, upTo(250))
           assert.deepStrictEqual(numbersOf(restarted.said.all, "apply"), upTo(50).map((n) => 200 + n))
           assert.deepStrictEqual(numbersOf(restarted.said.all, "see"), upTo(250))
-        }).pipe(Effect.provide(services(settings)))
+        }).pipe(Effect.provide(servicesWithTable(settings)))
       }),
     180_000
   )
@@ -111,7 +111,7 @@ describe.skipIf(requireOrSkip("kafka", "postgres"))("a process that is killed", 
           const times = new Map<string, number>()
           for (const id of sent) times.set(id, (times.get(id) ?? 0) + 1)
           assert.strictEqual(Math.max(...times.values()), 2)
-        }).pipe(Effect.provide(services(settings)))
+        }).pipe(Effect.provide(servicesWithTable(settings)))
       }),
     180_000
   )

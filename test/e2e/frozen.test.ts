@@ -13,7 +13,7 @@ import { within } from "../suites/features.ts"
 import { requireOrSkip } from "../support/services.ts"
 import { type Said, start } from "./processes.ts"
 import { Items } from "./programs/services.ts"
-import { applied, freshSettings, services } from "./stage.ts"
+import { applied, freshSettings, servicesWithTable } from "./stage.ts"
 
 const keys = 24
 const keyOf = (n: number) => `key-${n % keys}`
@@ -113,7 +113,7 @@ describe.skipIf(requireOrSkip("kafka", "postgres"))("a member that is frozen pas
           assert.deepStrictEqual(numbers(after, "begin").filter((n) => byOther.has(n)), [])
           const seen = new Set([...ended, ...numbers(after, "end"), ...numbers(other.said.all, "end")])
           assert.deepStrictEqual(all.filter((n) => !seen.has(n)), [])
-        }).pipe(Effect.provide(services(settings)))
+        }).pipe(Effect.provide(servicesWithTable(settings)))
       }),
     360_000
   )

@@ -7,7 +7,7 @@ import { upTo } from "../suites/consumer/support.ts"
 import { requireOrSkip } from "../support/services.ts"
 import { type Process, type Said, start } from "./processes.ts"
 import { Extras, Items } from "./programs/services.ts"
-import { freshSettings, services } from "./stage.ts"
+import { freshSettings, servicesWithTable } from "./stage.ts"
 
 const numbersOf = (said: ReadonlyArray<Said>, word: string) =>
   said.filter((line) => line.word === word).map((line) => line.n)
@@ -55,7 +55,7 @@ describe.skipIf(requireOrSkip("kafka", "postgres"))("a rolling deploy", () => {
           assert.deepStrictEqual(ascending(seen("item")), upTo(published))
           assert.deepStrictEqual(ascending(seen("extra")), upTo(published))
           assert.deepStrictEqual(old.flatMap(({ said }) => numbersOf(said.all, "extra")), [])
-        }).pipe(Effect.provide(services(settings)))
+        }).pipe(Effect.provide(servicesWithTable(settings)))
       }),
     180_000
   )

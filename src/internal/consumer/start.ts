@@ -15,7 +15,7 @@ import * as Semaphore from "effect/Semaphore"
 import * as SqlClient from "effect/sql/SqlClient"
 import { Broker, type BrokerError, type TopicRequirement } from "../../Broker.ts"
 import type * as Event from "../../Event.ts"
-import { isMessageStoreError, MessageStore, type MessageStoreError } from "../../MessageStore.ts"
+import { MessageStore, type MessageStoreError } from "../../MessageStore.ts"
 import * as EngineEvent from "../engineEvent.ts"
 import * as Metrics from "../metrics.ts"
 import * as DeadLetter from "../wire/deadLetter.ts"
@@ -267,7 +267,7 @@ const handlerOf = Effect.fnUntraced(function*(
       // A race that is lost halves the group instead.
       apply: (events, began) => once.transaction(ExactlyOnce.oneByOne(store, one, began))(events)
     },
-    isOutage: (error) => isMessageStoreError(error) && !store.isConflict(error)
+    isOutage: store.isOutage
   }
   return transactional
 })

@@ -20,7 +20,7 @@ export interface Account {
 const nameOf = ({ key, n }: Item) => `${key}/${n}`
 
 /** How often an item comes behind a later one of its key, each item counted where it is first. */
-const inversionsOf = (items: ReadonlyArray<Item>): number => {
+export const inversionsOf = (items: ReadonlyArray<Item>): number => {
   const seen = new Set<string>()
   const highest = new Map<string, number>()
   let inversions = 0

@@ -3,21 +3,30 @@
  * `PROGRAM`; what they have to say they print, a word and a number per line.
  */
 import * as NodeRuntime from "@effect/platform-node/NodeRuntime"
+import * as MysqlClient from "@effect/sql-mysql2/MysqlClient"
 import * as PgClient from "@effect/sql-pg/PgClient"
 import * as KafkaJs from "effect-events/Layers/KafkaJs"
 import * as SqlStore from "effect-events/Layers/SqlStore"
 import * as Topic from "effect-events/Topic"
+import type * as Config from "effect/Config"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Redacted from "effect/Redacted"
 import * as References from "effect/References"
 import * as Schema from "effect/Schema"
+import type * as SqlClient from "effect/sql/SqlClient"
+import type * as SqlError from "effect/sql/SqlError"
+
+export type Database =
+  | { readonly _tag: "Postgres"; readonly url: string; readonly schema: string }
+  | { readonly _tag: "MariaDB"; readonly url: string }
 
 export interface Settings {
   readonly brokers: ReadonlyArray<string>
   readonly topicPrefix: string
-  readonly postgresUrl: string
-  readonly schema: string
+  readonly database: Database
+  /** Size of its pool. Default: the driver's, 10. */
+  readonly connections?: number
   readonly group: string
   /** Whether the program announces the point at which it is to be killed, and stays there. */
   readonly hold: boolean
@@ -30,6 +39,7 @@ export const settings: Settings = JSON.parse(process.env.PROGRAM ?? "{}")
 export const say = (word: string, n: number): Effect.Effect<void> => Effect.sync(() => console.log(`${word} ${n}`))
 
 export const Item = Schema.Struct({ key: Schema.String, n: Schema.Number })
+export type Item = typeof Item.Type
 export const Items = Topic.make("items", { schema: Item, key: (item) => item.key, create: { partitions: 3 } })
 
 /** What a later version reads, too. */
@@ -44,14 +54,21 @@ export const kafka = (settings: Settings) =>
     heartbeatInterval: "1 second"
   })
 
-export const postgres = (settings: Settings) =>
-  PgClient.layer({
-    url: Redacted.make(settings.postgresUrl),
-    startupParameters: { search_path: settings.schema }
-  })
+const client = (
+  { connections: maxConnections = 10, database }: Settings
+): Layer.Layer<SqlClient.SqlClient, Config.ConfigError | SqlError.SqlError> =>
+  database._tag === "MariaDB"
+    ? MysqlClient.layer({ url: Redacted.make(database.url), maxConnections })
+    : PgClient.layer({
+      url: Redacted.make(database.url),
+      maxConnections,
+      startupParameters: { search_path: database.schema }
+    })
 
 export const store = (settings: Settings) =>
-  SqlStore.layerWith({ schema: settings.schema }).pipe(Layer.provideMerge(postgres(settings)))
+  SqlStore.layerWith(settings.database._tag === "MariaDB" ? {} : { schema: settings.database.schema }).pipe(
+    Layer.provideMerge(client(settings))
+  )
 
 export const silent = Layer.succeed(References.MinimumLogLevel, "None")
 

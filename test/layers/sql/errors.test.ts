@@ -116,7 +116,8 @@ describe("errors of the SQL store", () => {
     for (const code of ["40001", "40P01", "55P03"]) {
       assert.strictEqual(withCode(code)._tag, "Conflict", code)
     }
-    for (const code of ["57014", "53100", "22P02", "23505"]) {
+    assert.strictEqual(withCode("53100")._tag, "StoreFull")
+    for (const code of ["57014", "22P02", "23505"]) {
       assert.strictEqual(withCode(code)._tag, "StoreFailed", code)
     }
     assert.include(withCode("57P01").message, "it said (57P01)")

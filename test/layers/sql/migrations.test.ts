@@ -43,7 +43,7 @@ const apply = Effect.fnUntraced(function*(
   }
 })
 
-const steps = SqlStore.migrations("pg").length
+const stepsOf = (dialect: "pg" | "mysql" | "sqlite") => SqlStore.migrations(dialect).length
 
 const evil = "x\"; drop table orders; --"
 
@@ -57,7 +57,7 @@ describe.skipIf(requireOrSkip("postgres"))("migrations on Postgres", () => {
       )
       const { sql, store } = instances[7]!
       yield* works(store)
-      assert.lengthOf(yield* sql`select * from ${sql(`${schema}.effect_events_migrations`)}`, steps)
+      assert.lengthOf(yield* sql`select * from ${sql(`${schema}.effect_events_migrations`)}`, stepsOf("pg"))
     }))
 
   it.live("what migrations() prints can be applied by hand, twice, and given back to the Layer later", () =>
@@ -108,7 +108,7 @@ const onMysql = ({ freshDatabase, instance: mysqlInstance }: MysqlServer): void 
       )
       const { sql, store } = instances[7]!
       yield* works(store)
-      assert.lengthOf(yield* sql`select * from effect_events_migrations`, steps)
+      assert.lengthOf(yield* sql`select * from effect_events_migrations`, stepsOf("mysql"))
     }))
 
   it.live("what was cut off in the middle is made whole by the next start", () =>
@@ -166,7 +166,7 @@ describe("migrations on SQLite", () => {
       })
       const { sql, store } = instances[7]!
       yield* works(store)
-      assert.lengthOf(yield* sql`select * from effect_events_migrations`, steps)
+      assert.lengthOf(yield* sql`select * from effect_events_migrations`, stepsOf("sqlite"))
     }))
 
   it.live("a migration waits while another process writes", () =>
@@ -194,6 +194,27 @@ describe("migrations on SQLite", () => {
       yield* works(byHand.store)
       const { store } = yield* sqliteInstance(file, { tablePrefix: "shop_" })
       assert.lengthOf(yield* store.outbox.read({ parts: [0], limit: 10 }), 1)
+    }))
+
+  it.live("what waited in a table of version 0.1.0 is there and in order, and no id is given twice", () =>
+    Effect.gen(function*() {
+      const file = yield* freshFile
+      const { sql } = yield* sqliteInstance(file, { tablePrefix: "other_" })
+      yield* apply(sql, SqlStore.migrations("sqlite").slice(0, 3))
+      const insert = (part: number, topic: string) =>
+        sql`insert into effect_events_outbox (part, message_id, topic, headers) values (${part}, randomblob(16), ${topic}, '{}')`
+      for (const [part, topic] of [[3, "a"], [1, "b"], [3, "c"], [1, "sent"]] as const) yield* insert(part, topic)
+      yield* sql`delete from effect_events_outbox where topic = 'sent'`
+      const { store } = yield* sqliteInstance(file)
+      yield* store.transaction(store.outbox.append([row({ topic: "d" }), row({ part: 1, topic: "e" })]))
+      const rows = yield* store.outbox.read({ parts: [0, 1, 2, 3], limit: 10 })
+      assert.deepStrictEqual(rows.map(({ id, part, topic }) => [part, topic, Number(id)]), [
+        [0, "d", 5],
+        [1, "b", 2],
+        [1, "e", 6],
+        [3, "a", 1],
+        [3, "c", 3]
+      ])
     }))
 
   it.live("without tables and without migrating, the Layer fails with TablesMissing and names them", () =>

@@ -345,6 +345,7 @@ export const make = (): { readonly store: MessageStore["Service"]; readonly cont
       joins: () => false,
       isConflict: (error) => isMessageStoreError(error) && error.reason._tag === "Conflict",
       isTransactionWide: isMessageStoreError,
+      isOutage: (error) => isMessageStoreError(error) && error.reason._tag !== "Conflict",
       outbox,
       leases: leasing,
       inbox

@@ -23,6 +23,7 @@ const classes = {
   StoreDenied: MessageStore.StoreDenied,
   TablesMissing: MessageStore.TablesMissing,
   Conflict: MessageStore.Conflict,
+  StoreFull: MessageStore.StoreFull,
   StoreFailed: MessageStore.StoreFailed
 }
 
@@ -39,6 +40,7 @@ const byPostgresCode: { readonly [code: string]: ReasonTag } = {
   "53300": "StoreUnreachable",
   "25006": "StoreUnreachable",
   "3D000": "StoreUnreachable",
+  "53100": "StoreFull",
   "28": "StoreDenied",
   "42501": "StoreDenied",
   "42P01": "TablesMissing",
@@ -67,7 +69,9 @@ const byMysqlNumber: { readonly [errno: number]: ReasonTag } = {
   1143: "StoreDenied",
   1227: "StoreDenied",
   1698: "StoreDenied",
-  1146: "TablesMissing"
+  1146: "TablesMissing",
+  1021: "StoreFull",
+  1114: "StoreFull"
 }
 
 /** What sockets, and mysql2, say of a connection; the codes of Postgres and of SQLite are others. */
@@ -77,12 +81,16 @@ const lostConnection =
 /** The savepoint at the start of a transaction is gone, and with it the transaction. */
 const endedBehindItsBack = /SAVEPOINT effect_events does not exist/
 
+/** What our patch of SQLite's driver says of whatever follows such an error in the transaction. */
+const rolledBack = /SQLite has rolled the transaction back/
+
 /** Primary result codes of SQLite: the low byte of an extended one. */
 const bySqliteCode: { readonly [code: number]: ReasonTag } = {
   3: "StoreDenied",
   5: "Conflict",
   6: "Conflict",
   8: "StoreDenied",
+  13: "StoreFull",
   14: "StoreUnreachable",
   23: "StoreDenied"
 }
@@ -134,6 +142,7 @@ const tagOf = (reason: SqlError.SqlErrorReason): ReasonTag => {
   if (stringAt(reason.cause, "message")?.startsWith("no such table")) {
     return "TablesMissing"
   }
+  if (rolledBack.test(stringAt(reason.cause, "message") ?? "")) return "StoreFull"
   const numeric = sqliteCode(reason.cause)
   return (numeric === undefined ? undefined : bySqliteCode[numeric]) ?? "StoreFailed"
 }
@@ -184,9 +193,17 @@ export const isConflict = (error: unknown): boolean =>
 /** SQLSTATE `in_failed_sql_transaction`: what every statement after a failed one is answered with. */
 const afterFailure = "25P02"
 
+const isAway = (tag: ReasonTag): boolean => tag === "StoreUnreachable" || tag === "StoreFull"
+
 /** @internal */
 export const isTransactionWide = (error: unknown): boolean =>
   MessageStore.isMessageStoreError(error)
-    ? error.reason._tag === "StoreUnreachable" || error.reason._tag === "Conflict"
+    ? isAway(error.reason._tag) || error.reason._tag === "Conflict"
     : SqlError.isSqlError(error) &&
-      (stringAt(error.reason.cause, "code") === afterFailure || tagOf(error.reason) === "StoreUnreachable")
+      (stringAt(error.reason.cause, "code") === afterFailure || isAway(tagOf(error.reason)))
+
+/** @internal */
+export const isOutage = (error: unknown): boolean =>
+  MessageStore.isMessageStoreError(error)
+    ? error.reason._tag !== "Conflict"
+    : SqlError.isSqlError(error) && isAway(tagOf(error.reason))

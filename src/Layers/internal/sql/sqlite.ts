@@ -3,9 +3,9 @@
  *
  * Invariant: the members stand in the order of `dialect.ts`. Insight: one
  * process writes at a time, so a single statement is its own fence and no row
- * lock is needed; `AUTOINCREMENT` is, since without it ids start again once
- * the table is empty, and a late delete by id removes a row that was never
- * sent.
+ * lock is needed; a counter is, since an id that is made from those in the
+ * table comes again once they are gone, and a late delete by id removes a row
+ * that was never sent.
  *
  * Ids, keys and pairs travel as one JSON parameter; rows of the outbox as
  * multi-row `VALUES` in few sizes, for JSON holds no bytes. Times are
@@ -24,6 +24,7 @@ import {
   piecesOf,
   type Program,
   pruneChunk,
+  type Query,
   type Row,
   scheduledOf,
   selected,
@@ -51,39 +52,39 @@ export const sqlite = ({ tablePrefix }: Location): Dialect => {
   const table = (name: string) => `"${tablePrefix}${name}"`
   const tables = tablesOf(table)
   const { consumer, inbox, instance, lease, outbox, parked, scheduled } = tables
-  const tableNames = Object.values(tablesOf((name) => tablePrefix + name))
+  const counter = table("outbox_counter")
+  const tableNames = [...Object.values(tablesOf((name) => tablePrefix + name)), `${tablePrefix}outbox_counter`]
 
-  const insertTexts = (into: string, columns: string, values: string) => {
+  /** Of statements whose text depends on how many rows they take. */
+  const textOf = (make: (rows: number) => string) => {
     const texts = new Map<number, string>()
     return (rows: number): string => {
-      let text = texts.get(rows)
-      if (text === undefined) {
-        text = `insert into ${into} (${columns}) values ` + new Array(rows).fill(values).join(", ")
-        texts.set(rows, text)
-      }
+      const text = texts.get(rows) ?? make(rows)
+      texts.set(rows, text)
       return text
     }
   }
 
-  const appendText = insertTexts(
-    outbox,
-    "part, message_id, topic, key, headers, payload",
-    "(?, unhex(?, '-'), ?, ?, ?, ?)"
+  const appendText = textOf((rows) =>
+    `insert into ${outbox} (part, id, message_id, topic, key, headers, payload)
+select column1, last + column2, unhex(column3, '-'), column4, column5, column6, column7
+from ${counter}, (values ${Array.from({ length: rows }, (_, i) => `(?, ${i + 1}, ?, ?, ?, ?, ?)`).join(", ")})`
   )
 
-  const scheduleText = insertTexts(
-    scheduled,
-    "part, message_id, topic, key, headers, payload, due_at",
-    "(?, unhex(?, '-'), ?, ?, ?, ?, ?)"
+  /** The ids that were just given are taken. */
+  const count = (rows: number): Query => ({ sql: `update ${counter} set last = last + ?`, params: [rows] })
+
+  const scheduleText = textOf((rows) =>
+    `insert into ${scheduled} (part, message_id, topic, key, headers, payload, due_at) values ` +
+    new Array(rows).fill("(?, unhex(?, '-'), ?, ?, ?, ?, ?)").join(", ")
   )
 
   const readText = `select part, id, hex(message_id) as message_id, topic, key, headers, payload from ${outbox}
 where part in (select value from json_each(?)) order by part, id limit ?`
 
-  const deleteText = `delete from ${outbox} where id in (
-  select o.id from json_each(?) as d
-  join ${outbox} as o on o.id = d.value ->> 1 and o.part = d.value ->> 0
-  where o.part in (
+  const deleteText = `delete from ${outbox} where (part, id) in (
+  select d.value ->> 0, d.value ->> 1 from json_each(?) as d
+  where d.value ->> 0 in (
     select l.part from json_each(?) as w
     join ${lease} as l on l.part = w.value ->> 0 and l.epoch = w.value ->> 1 and l.owner = ?
   )
@@ -101,8 +102,8 @@ where o.part in (
 )
 returning part, id`
 
-  const deleteParkedText = `delete from ${outbox} where id in (
-  select o.id from json_each(?) as d join ${outbox} as o on o.id = d.value ->> 1 and o.part = d.value ->> 0
+  const deleteParkedText = `delete from ${outbox} where (part, id) in (
+  select value ->> 0, value ->> 1 from json_each(?)
 )`
 
   const parkedKeysText = `select p.part, p.topic, p.key, min(p.id) as id from json_each(?) as w
@@ -158,7 +159,7 @@ on conflict do nothing returning hex(message_key) as message_key`
 
     prepare: [],
 
-    migrations: migrations(tables, table),
+    migrations: migrations(tables, counter, table),
 
     migrationsTable: `${tablePrefix}migrations`,
 
@@ -173,7 +174,10 @@ where type = 'table' and name in (select value from json_each(?))`,
     },
 
     appendRows: (rows) =>
-      piecesOf(rows).map((piece) => ({ sql: appendText(piece.length), params: piece.flatMap(valuesOf) })),
+      piecesOf(rows).flatMap((piece) => [
+        { sql: appendText(piece.length), params: piece.flatMap(valuesOf) },
+        count(piece.length)
+      ]),
 
     lockKeys: () => undefined,
 
@@ -259,11 +263,12 @@ where type = 'table' and name in (select value from json_each(?))`,
         if (found.length === 0) return 0
         const params = [`[${found.map(({ id }) => String(id)).join(",")}]`]
         yield* run.rows({
-          sql: `insert into ${outbox} (part, message_id, topic, key, headers, payload)
-select part, message_id, topic, key, headers, payload from ${scheduled}
-where id in (select value from json_each(?)) order by due_at, id`,
+          sql: `insert into ${outbox} (part, id, message_id, topic, key, headers, payload)
+select part, last + row_number() over (order by due_at, id), message_id, topic, key, headers, payload
+from ${counter}, ${scheduled} where id in (select value from json_each(?))`,
           params
         })
+        yield* run.rows(count(found.length))
         yield* run.rows({ sql: `delete from ${scheduled} where id in (select value from json_each(?))`, params })
         return found.length
       })),

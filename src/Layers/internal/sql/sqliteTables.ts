@@ -14,6 +14,7 @@ export const now = "cast(unixepoch('subsec') * 1000 as integer)"
 /** The schema, as `Dialect.migrations` has it. `table` quotes the name of an index. */
 export const migrations = (
   { consumer, inbox, instance, lease, outbox, parked, scheduled }: Tables,
+  counter: string,
   table: (name: string) => string
 ): ReadonlyArray<MigrationScript> => [{
   id: 1,
@@ -90,5 +91,34 @@ insert or ignore into ${lease} (part) select part from n`,
 ) strict`,
     `create index if not exists ${table("scheduled_due_at")} on ${scheduled} (due_at, id)`,
     `create index if not exists ${table("scheduled_message_id")} on ${scheduled} (message_id)`
+  ]
+}, {
+  id: 4,
+  name: "cluster_outbox",
+  // Rows of a part lie side by side: where they were found by an index, each that was deleted dirtied a page of its
+  // own, and a drain took four times as long. Ids come from a counter, which never goes back.
+  statements: [
+    `create table if not exists ${counter} (last integer not null) strict`,
+    `insert into ${counter} (last)
+select max(
+  coalesce((select max(id) from ${outbox}), 0),
+  coalesce((select max(id) from ${parked}), 0),
+  coalesce((select max(seq) from sqlite_sequence where '"' || name || '"' = '${outbox}'), 0)
+) where not exists (select 1 from ${counter})`,
+    `create table if not exists ${table("outbox_by_part")} (
+  part integer not null,
+  id integer not null,
+  message_id blob not null check (length(message_id) = 16),
+  topic text not null,
+  key text,
+  headers text not null,
+  payload blob,
+  created_at integer not null default (${now}),
+  primary key (part, id)
+) strict, without rowid`,
+    `insert or ignore into ${table("outbox_by_part")} (part, id, message_id, topic, key, headers, payload, created_at)
+select part, id, message_id, topic, key, headers, payload, created_at from ${outbox}`,
+    `drop table ${outbox}`,
+    `alter table ${table("outbox_by_part")} rename to ${outbox}`
   ]
 }]

@@ -265,6 +265,7 @@ export const make = (
     joins: (client) => client.transactionService === sql.transactionService,
     isConflict: Errors.isConflict,
     isTransactionWide: Errors.isTransactionWide,
+    isOutage: Errors.isOutage,
     outbox: makeOutbox(sql, dialect, runners, wakeups.rows),
     leases: makeLeases(dialect, runners, wakeups.leases),
     inbox: makeInbox(sql, dialect, runners)
