@@ -96,7 +96,7 @@ insert or ignore into ${lease} (part) select part from n`,
   id: 4,
   name: "cluster_outbox",
   // Rows of a part lie side by side: where they were found by an index, each that was deleted dirtied a page of its
-  // own, and a drain took four times as long. Ids come from a counter, which never goes back.
+  // own, which took most of a drain's time. Ids come from a counter, which never goes back.
   statements: [
     `create table if not exists ${counter} (last integer not null) strict`,
     `insert into ${counter} (last)
