@@ -12,6 +12,7 @@ import { layer as broker, unique } from "./orders.ts"
 export interface Database {
   /** The table, for statements of the benchmark's own. */
   readonly outbox: string
+  readonly inbox: string
   readonly layer: Layer.Layer<Broker.Broker | MessageStore.MessageStore | SqlClient.SqlClient, unknown>
 }
 
@@ -42,21 +43,40 @@ const within = <E, E2>(options: {
 const services = <E>(client: Layer.Layer<SqlClient.SqlClient, E>, options: SqlStore.Options) =>
   SqlStore.layerWith(options).pipe(Layer.provideMerge(client), Layer.merge(broker))
 
-const name = () => unique("home").replaceAll("-", "_")
+/** Of a home that nobody else uses. */
+export const name = () => unique("home").replaceAll("-", "_")
 
-export const postgres = (): Database => {
-  const home = name()
-  const client = PgClient.layer({ url: urlIn("POSTGRES_URL"), startupParameters: { search_path: home } })
+const postgresClient = (home: string) =>
+  PgClient.layer({ url: urlIn("POSTGRES_URL"), startupParameters: { search_path: home } })
+
+const postgresTables = (home: string) => ({
+  outbox: `${home}.effect_events_outbox`,
+  inbox: `${home}.effect_events_inbox`
+})
+
+/** Tables in a schema that is there. */
+export const postgresAt = (home: string): Database => ({
+  ...postgresTables(home),
+  layer: services(postgresClient(home), { schema: home })
+})
+
+/** Tables in a schema that lives as long as the Layer. */
+export const postgresIn = (home: string): Database => {
+  const client = postgresClient(home)
   return {
-    outbox: `${home}.effect_events_outbox`,
+    ...postgresTables(home),
     layer: within({ home, kind: "schema", admin: client, client, store: { schema: home } })
   }
 }
 
+export const postgres = (): Database => postgresIn(name())
+
+const tables = { outbox: "effect_events_outbox", inbox: "effect_events_inbox" }
+
 export const mariadb = (): Database => {
   const home = name()
   return {
-    outbox: "effect_events_outbox",
+    ...tables,
     layer: within({
       home,
       kind: "database",
@@ -68,7 +88,7 @@ export const mariadb = (): Database => {
 }
 
 export const sqlite = (): Database => ({
-  outbox: "effect_events_outbox",
+  ...tables,
   layer: Layer.unwrap(
     Effect.gen(function*() {
       const files = yield* FileSystem.FileSystem

@@ -17,6 +17,8 @@ export interface Benchmark {
   /** Benchmark, a space, the variant. */
   readonly name: string
   readonly settings: { readonly [name: string]: string | number }
+  /** `"ms"`: what counts is the time of one event. Default: how many there are in a second. */
+  readonly unit?: "events/s" | "ms"
   /** Prepares both sides once; `close` ends what it started. */
   readonly open: () => Promise<{
     readonly ours: () => Promise<Round>
@@ -27,10 +29,10 @@ export interface Benchmark {
 
 export interface Row {
   readonly name: string
-  /** Events per second, median. */
+  /** Median, in `unit`. */
   readonly ours: number
   readonly twin: number
-  /** `ours ÷ twin`. */
+  /** Events per second, `ours ÷ twin`; so of times `twin ÷ ours`. */
   readonly ratio: number
   readonly unit: string
   readonly settings: { readonly [name: string]: string | number }
@@ -67,6 +69,8 @@ const perSecond = (round: Round): number => round.events / round.wallMillis * 1_
 const round = (value: number, digits: number): number => Number(value.toFixed(digits))
 
 export const run = async (benchmark: Benchmark, rounds: number): Promise<Row> => {
+  const unit = benchmark.unit ?? "events/s"
+  const shown = (rate: number): number => unit === "ms" ? round(1_000 / rate, 3) : Math.round(rate)
   const sides = await benchmark.open()
   const ours: Array<Round> = []
   const twin: Array<Round> = []
@@ -80,7 +84,7 @@ export const run = async (benchmark: Benchmark, rounds: number): Promise<Row> =>
       ours.push(i % 2 === 0 ? a : b)
       twin.push(i % 2 === 0 ? b : a)
       console.log(
-        `  round ${i + 1}: ours ${Math.round(perSecond(ours.at(-1)!))}/s, twin ${Math.round(perSecond(twin.at(-1)!))}/s`
+        `  round ${i + 1}: ours ${shown(perSecond(ours.at(-1)!))}, twin ${shown(perSecond(twin.at(-1)!))} ${unit}`
       )
     }
   } finally {
@@ -92,10 +96,10 @@ export const run = async (benchmark: Benchmark, rounds: number): Promise<Row> =>
   const cpuOf = (side: ReadonlyArray<Round>) => round(median(side.map((one) => one.cpuMicros / one.events)), 2)
   return {
     name: benchmark.name,
-    ours: Math.round(oursMedian),
-    twin: Math.round(twinMedian),
+    ours: shown(oursMedian),
+    twin: shown(twinMedian),
     ratio: round(oursMedian / twinMedian, 3),
-    unit: "events/s",
+    unit,
     settings: { ...benchmark.settings, rounds },
     spread: [round(Math.min(...ratios), 3), round(Math.max(...ratios), 3)],
     cpu: { ours: cpuOf(ours), twin: cpuOf(twin) }

@@ -10,10 +10,14 @@ import { dispatch, dispatchDecoded } from "./dispatch.ts"
 import { exactlyOnceBatch, exactlyOnceBatchVsSingle } from "./exactlyOnceBatch.ts"
 import { exactlyOnceEvent } from "./exactlyOnceEvent.ts"
 import { run, save } from "./harness.ts"
+import { inboxSize } from "./inboxSize.ts"
 import { keyOrderZipf64, keyOrderZipf8 } from "./keyOrderZipf.ts"
+import { outboxLatencies } from "./outboxLatency.ts"
 import { outboxWrites } from "./outboxWrite.ts"
 import { profile } from "./profile.ts"
+import { relayBacklog } from "./relayBacklog.ts"
 import { relayDrainMariadb, relayDrainPg, relayDrainSqlite } from "./relayDrain.ts"
+import { relayScale } from "./relayScale.ts"
 
 const benchmarks = [
   consumeIdempotent,
@@ -25,10 +29,14 @@ const benchmarks = [
   exactlyOnceEvent,
   keyOrderZipf64,
   keyOrderZipf8,
+  inboxSize,
+  ...outboxLatencies,
   ...outboxWrites,
+  relayBacklog,
   relayDrainMariadb,
   relayDrainPg,
-  relayDrainSqlite
+  relayDrainSqlite,
+  relayScale
 ]
 
 const { positionals, values } = parseArgs({
@@ -63,7 +71,7 @@ if (values.list) {
     const row = await run(benchmark, rounds)
     if (!values.dry) save(row)
     console.log(
-      `${row.name}: ours ${row.ours}/s, twin ${row.twin}/s, ratio ${row.ratio} (${row.spread.join(" … ")}), ` +
+      `${row.name}: ours ${row.ours}, twin ${row.twin} ${row.unit}, ratio ${row.ratio} (${row.spread.join(" … ")}), ` +
         `CPU ${row.cpu.ours} against ${row.cpu.twin} µs per event`
     )
   }

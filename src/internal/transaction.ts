@@ -90,7 +90,10 @@ const keysToLock = (events: ReadonlyArray<Outgoing>): Array<OutboxKey> => {
 }
 
 /** Inserts events: those that are scheduled by themselves, the others behind all that the transaction has locked. */
-const insert = Effect.fnUntraced(function*(store: MessageStore["Service"], events: ReadonlyArray<Outgoing>) {
+const insert = (
+  store: MessageStore["Service"],
+  events: ReadonlyArray<Outgoing>
+): Effect.Effect<void, MessageStoreError> => {
   const rows: Array<OutboxRow> = []
   const later: Array<ScheduledRow> = []
   for (const event of events) {
@@ -98,10 +101,10 @@ const insert = Effect.fnUntraced(function*(store: MessageStore["Service"], event
     else later.push({ ...rowOf(event), dueMillis: event.dueMillis })
   }
   const keys = keysToLock(events)
-  if (Arr.isArrayNonEmpty(keys)) yield* store.outbox.lock(keys)
-  if (Arr.isArrayNonEmpty(later)) yield* store.outbox.scheduled.add(later)
-  if (Arr.isArrayNonEmpty(rows)) yield* store.outbox.append(rows)
-})
+  const append = Arr.isArrayNonEmpty(rows) ? store.outbox.append(rows) : Effect.void
+  const add = Arr.isArrayNonEmpty(later) ? Effect.andThen(store.outbox.scheduled.add(later), append) : append
+  return Arr.isArrayNonEmpty(keys) ? Effect.andThen(store.outbox.lock(keys), add) : add
+}
 
 /** Runs an effect in a transaction of the store, and inserts its events just before the commit. */
 export const run = <A, E, R>(

@@ -43,17 +43,17 @@ const makeRunners = (sql: SqlClient.SqlClient, dialect: Dialect) => {
    * somebody else's transaction. Registering a callback is how the client
    * tells that a transaction has ended.
    */
-  const alive = (operation: string) =>
+  const alive = (operation: string, afterCommit: Effect.Effect<void>) =>
     Effect.catchDefect(
-      sql.afterCommit(Effect.void),
+      sql.afterCommit(afterCommit),
       (defect) =>
         Errors.failure("StoreFailed", operation, "the transaction has ended, and this fiber outlived it", defect)
     )
 
   return {
-    /** For what belongs to a business transaction. */
-    within: <A>(operation: string, program: Program<A>): Ran<A> =>
-      Effect.andThen(alive(operation), run(operation, program)),
+    /** For what belongs to a business transaction; `afterCommit` runs once that has committed. */
+    within: <A>(operation: string, program: Program<A>, afterCommit: Effect.Effect<void> = Effect.void): Ran<A> =>
+      Effect.andThen(alive(operation, afterCommit), run(operation, program)),
     /** For what is run by the clock. */
     quiet: <A>(operation: string, program: Program<A>): Ran<A> =>
       Effect.withTracerEnabled(run(operation, program), false)
@@ -61,6 +61,10 @@ const makeRunners = (sql: SqlClient.SqlClient, dialect: Dialect) => {
 }
 
 const rowsOf = (query: Query) => ({ rows }: Runner) => rows(query)
+
+/** One statement after another; most often there is one. */
+const allOf = (queries: ReadonlyArray<Query>): Program<unknown> =>
+  queries.length === 1 ? rowsOf(queries[0]!) : ({ rows }) => Effect.forEach(queries, rows, { discard: true })
 
 type Runners = ReturnType<typeof makeRunners>
 
@@ -70,12 +74,7 @@ const makeOutbox = (
   { within, quiet }: Runners,
   wakeups: Bell
 ): MessageStore.OutboxRows => ({
-  append: (rows) =>
-    Effect.forEach(dialect.appendRows(rows), (query) => within("append to the outbox", rowsOf(query)), {
-      discard: true
-    }).pipe(
-      Effect.andThen(sql.afterCommit(wakeups.announce))
-    ),
+  append: (rows) => Effect.asVoid(within("append to the outbox", allOf(dialect.appendRows(rows)), wakeups.announce)),
   lock: (keys) => {
     const query = dialect.lockKeys(keys)
     return query === undefined ? Effect.void : Effect.asVoid(within("lock keys of the outbox", rowsOf(query)))
@@ -106,14 +105,8 @@ const makeScheduled = (
   { quiet, within }: Runners,
   wakeups: Bell
 ): MessageStore.ScheduledRows => {
-  const waking = Effect.andThen(sql.afterCommit(wakeups.announce))
   return {
-    add: (rows) =>
-      Effect.forEach(
-        dialect.scheduleRows(rows),
-        (query) => within("schedule events", rowsOf(query)),
-        { discard: true }
-      ).pipe(waking),
+    add: (rows) => Effect.asVoid(within("schedule events", allOf(dialect.scheduleRows(rows)), wakeups.announce)),
     next: Effect.map(
       Effect.suspend(() => quiet("look for scheduled events", rowsOf(dialect.nextDue))),
       ([row]) => row?.millis === null || row?.millis === undefined ? undefined : Number(row.millis)
