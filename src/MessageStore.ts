@@ -83,15 +83,28 @@ export interface ParkedRow extends StoredRow {
 }
 
 /**
- * Which parked rows are meant: all, or those that agree with all that is given.
+ * Which rows are meant: all, or those that agree with all that is given.
  *
  * @category models
  * @since 0.1.0
  */
-export interface ParkedSelection {
+export interface RowSelection {
   readonly messageKey?: string | undefined
   readonly topic?: string | undefined
   readonly key?: string | undefined
+}
+
+/**
+ * Some of the rows that are meant, in the order of their parts and ids.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Page {
+  readonly selection: RowSelection
+  /** The last row of the page before. */
+  readonly after?: { readonly part: number; readonly id: bigint } | undefined
+  readonly limit: number
 }
 
 /**
@@ -137,20 +150,39 @@ export interface ParkedRows {
   }) => Effect.Effect<number, MessageStoreError>
   /** The first parked row of each of these keys that has one. */
   readonly keys: (of: Arr.NonEmptyReadonlyArray<RowKey>) => Effect.Effect<ReadonlyArray<ParkedKey>, MessageStoreError>
-  /** Up to `limit` rows in the order of their parts and ids, after the one given. */
-  readonly list: (options: {
-    readonly selection: ParkedSelection
-    readonly after?: { readonly part: number; readonly id: bigint } | undefined
-    readonly limit: number
-  }) => Effect.Effect<ReadonlyArray<ParkedRow>, MessageStoreError>
+  readonly list: (page: Page) => Effect.Effect<ReadonlyArray<ParkedRow>, MessageStoreError>
   /** Puts the refused ones of these rows back, and wakes the relays. Returns how many. */
-  readonly release: (selection: ParkedSelection) => Effect.Effect<number, MessageStoreError>
+  readonly release: (selection: RowSelection) => Effect.Effect<number, MessageStoreError>
   /** Puts rows back that wait behind no refused one any more, and wakes the relays. Returns how many. */
   readonly free: Effect.Effect<number, MessageStoreError>
   /** Gives a row another payload. Returns whether it is there. */
   readonly edit: (messageKey: string, payload: Uint8Array | null) => Effect.Effect<boolean, MessageStoreError>
   /** Removes these rows for good. Returns how many. */
-  readonly drop: (selection: ParkedSelection) => Effect.Effect<number, MessageStoreError>
+  readonly drop: (selection: RowSelection) => Effect.Effect<number, MessageStoreError>
+}
+
+/**
+ * A row that was sent, and is kept for a while.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface SentRow extends StoredRow {
+  readonly sentAt: Date
+}
+
+/**
+ * Rows that were sent, where a relay keeps them.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface SentRows {
+  /** As `remove`, but keeps the rows here. */
+  readonly keep: OutboxRows["remove"]
+  readonly list: (page: Page) => Effect.Effect<ReadonlyArray<SentRow>, MessageStoreError>
+  /** Forgets rows that were sent longer ago than `retention`. Returns how many went. */
+  readonly prune: (retention: Duration.Duration) => Effect.Effect<number, MessageStoreError>
 }
 
 /**
@@ -258,6 +290,7 @@ export interface OutboxRows {
   readonly counts: Effect.Effect<OutboxCounts, MessageStoreError>
   readonly parked: ParkedRows
   readonly scheduled: ScheduledRows
+  readonly sent: SentRows
 }
 
 /**

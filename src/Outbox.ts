@@ -32,9 +32,11 @@ import * as Outgoing from "./internal/wire/outgoing.ts"
 import {
   MessageStore,
   type MessageStoreError,
-  type ParkedRow,
-  type ParkedSelection,
-  type PartOwner
+  type OutboxRow,
+  type Page,
+  type PartOwner,
+  type RowSelection,
+  type StoredRow
 } from "./MessageStore.ts"
 import type * as Topic from "./Topic.ts"
 
@@ -202,50 +204,56 @@ export interface Parked {
 }
 
 /**
- * Which parked events are meant: those that agree with all that is given.
+ * Which events are meant: those that agree with all that is given.
  *
  * @category options
  * @since 0.1.0
  */
-export interface ParkedFilter {
+export interface Filter {
   readonly id?: string | undefined
   readonly topic?: string | undefined
   readonly key?: string | undefined
 }
 
-const selectionOf = ({ id, key, topic }: ParkedFilter): ParkedSelection => ({
+const selectionOf = ({ id, key, topic }: Filter): RowSelection => ({
   messageKey: id === undefined ? undefined : messageKey({ id, source: "" }),
   key,
   topic
 })
 
-/** Rows that one read of the parked ones takes. */
-const parkedChunk = 200
+/** Rows that one read of a listing takes. */
+const listChunk = 200
 
-const list = (filter: ParkedFilter = {}): Stream.Stream<Parked, MessageStoreError, MessageStore> =>
+/** All rows of a listing, page by page. */
+const pages = <Row extends StoredRow>(
+  filter: Filter,
+  page: (store: MessageStore["Service"], page: Page) => Effect.Effect<ReadonlyArray<Row>, MessageStoreError>
+): Stream.Stream<Row, MessageStoreError, MessageStore> =>
   Stream.unwrap(Effect.map(MessageStore, (store) =>
     Stream.paginate(
-      undefined as ParkedRow | undefined,
+      undefined as Row | undefined,
       (after) =>
         Effect.map(
-          store.outbox.parked.list({ selection: selectionOf(filter), after, limit: parkedChunk }),
-          (rows) =>
-            [
-              rows.map(({ headers, key, messageKey, parkedAt, payload, reason, topic }): Parked => ({
-                id: headers.ce_id ?? messageKey,
-                topic,
-                key,
-                headers,
-                payload,
-                reason,
-                parkedAt
-              })),
-              rows.length < parkedChunk ? Option.none() : Option.some(rows.at(-1))
-            ] as const
+          page(store, { selection: selectionOf(filter), after, limit: listChunk }),
+          (rows) => [rows, rows.length < listChunk ? Option.none() : Option.some(rows.at(-1))] as const
         )
     )))
 
-const release = (filter: ParkedFilter = {}): Effect.Effect<number, MessageStoreError, MessageStore> =>
+const eventOf = ({ headers, key, messageKey, payload, topic }: OutboxRow) => ({
+  id: headers.ce_id ?? messageKey,
+  topic,
+  key,
+  headers,
+  payload
+})
+
+const list = (filter: Filter = {}): Stream.Stream<Parked, MessageStoreError, MessageStore> =>
+  Stream.map(
+    pages(filter, (store, page) => store.outbox.parked.list(page)),
+    (row): Parked => ({ ...eventOf(row), reason: row.reason, parkedAt: row.parkedAt })
+  )
+
+const release = (filter: Filter = {}): Effect.Effect<number, MessageStoreError, MessageStore> =>
   Effect.flatMap(MessageStore, (store) =>
     store.transaction(Effect.zipWith(
       store.outbox.parked.release(selectionOf(filter)),
@@ -263,7 +271,7 @@ const edit = <S extends Schema.Constraint>(
     ({ value }) => MessageStore.use((store) => store.outbox.parked.edit(messageKey({ id, source: "" }), value))
   )
 
-const drop = (filter: ParkedFilter): Effect.Effect<number, MessageStoreError, MessageStore> =>
+const drop = (filter: Filter): Effect.Effect<number, MessageStoreError, MessageStore> =>
   Effect.flatMap(
     MessageStore,
     (store) =>
@@ -307,6 +315,54 @@ const drop = (filter: ParkedFilter): Effect.Effect<number, MessageStoreError, Me
  * @since 0.1.0
  */
 export const parked = { list, release, edit, drop } as const
+
+/**
+ * An event that was sent, and is kept.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Sent {
+  /** The event's id. */
+  readonly id: string
+  readonly topic: string
+  readonly key: string | null
+  readonly headers: { readonly [name: string]: string }
+  readonly payload: Uint8Array | null
+  readonly sentAt: Date
+}
+
+/**
+ * The events that were sent, for audits, in the order of each key.
+ *
+ * **When to use**
+ *
+ * With relays that keep them: `Outbox.layerRelay({ keep: "30 days" })`. The
+ * table (`effect_events_sent`) is as good a source for SQL of your own.
+ *
+ * **Gotchas**
+ *
+ * It reads through all that is kept; there is no index on ids or keys.
+ *
+ * **Example** (What was sent of an order)
+ *
+ * ```ts
+ * import { Effect, Stream } from "effect"
+ * import { Outbox } from "effect-events"
+ *
+ * const audit = Outbox.sent({ topic: "orders.placed", key: "order-1" }).pipe(
+ *   Stream.runForEach(({ id, sentAt }) => Effect.log(id, { sentAt }))
+ * )
+ * ```
+ *
+ * @category state
+ * @since 0.1.0
+ */
+export const sent = (filter: Filter = {}): Stream.Stream<Sent, MessageStoreError, MessageStore> =>
+  Stream.map(
+    pages(filter, (store, page) => store.outbox.sent.list(page)),
+    (row): Sent => ({ ...eventOf(row), sentAt: row.sentAt })
+  )
 
 /**
  * An event that waits for its time.
@@ -362,14 +418,7 @@ export const scheduled = {
       MessageStore,
       (store) =>
         Effect.map(store.outbox.scheduled.list({ topic: options.topic, limit: options.limit ?? 100 }), (rows) =>
-          rows.map(({ dueMillis, headers, key, messageKey, payload, topic }): Scheduled => ({
-            id: headers.ce_id ?? messageKey,
-            topic,
-            key,
-            headers,
-            payload,
-            dueAt: DateTime.makeUnsafe(dueMillis)
-          })))
+          rows.map((row): Scheduled => ({ ...eventOf(row), dueAt: DateTime.makeUnsafe(row.dueMillis) })))
     ),
   cancel: (id: string): Effect.Effect<boolean, MessageStoreError, MessageStore> =>
     MessageStore.use((store) => store.outbox.scheduled.cancel(messageKey({ id, source: "" })))
@@ -447,6 +496,12 @@ export interface RelayOptions {
    * Default: 5 minutes.
    */
   readonly patience?: Duration.Input | undefined
+  /**
+   * For how long events are kept that were sent, in a table beside the outbox,
+   * for audits: `Outbox.sent`. Each relay forgets once a minute what is older
+   * than its own `keep`. Default: not at all.
+   */
+  readonly keep?: Duration.Input | undefined
 }
 
 /**
@@ -484,7 +539,8 @@ export const layerRelay = (
       settings: {
         lease,
         batchSize: Math.max(1, Math.floor(options?.batchSize ?? 500)),
-        patience: Duration.fromInputUnsafe(options?.patience ?? "5 minutes")
+        patience: Duration.fromInputUnsafe(options?.patience ?? "5 minutes"),
+        keep: options?.keep === undefined ? undefined : Duration.fromInputUnsafe(options.keep)
       }
     })
   }))

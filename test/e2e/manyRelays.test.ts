@@ -63,9 +63,12 @@ describe.skipIf(requireOrSkip("kafka", "postgres", "mariadb"))("three relays in 
           yield* Effect.gen(function*() {
             yield* Broker.use((broker) => broker.ensureTopics([Items]))
             yield* tables
-            const running = yield* Effect.forEach(upTo(relays), () => start("relay", settings))
+            const running = yield* Effect.forEach(upTo(relays), () =>
+              start("relay", { ...settings, leaseMillis: 15_000 }))
             yield* askUntil(live, "they share the parts", Outbox.state, ({ parts }) => {
-              const owners = parts.map(({ owner }) => owner)
+              const owners = parts.map(({ owner }) =>
+                owner
+              )
               return !owners.includes(undefined) && new Set(owners).size === relays
             })
 

@@ -1,6 +1,6 @@
 /**
  * Owns the way of one batch: read, check the deadline, send, and delete by
- * exact id what the broker acknowledged.
+ * exact id (or put aside, where it is kept) what the broker acknowledged.
  *
  * Invariant: a row is deleted after its acknowledgement and under the lease
  * under which it was read. So a crash at any point sends rows again and never
@@ -17,6 +17,7 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Option from "effect/Option"
+import * as Schedule from "effect/Schedule"
 import type { BrokerError } from "../../Broker.ts"
 import type { MessageStore, MessageStoreError, StoredRow } from "../../MessageStore.ts"
 import * as EngineEvent from "../engineEvent.ts"
@@ -66,6 +67,10 @@ export interface Batches {
   readonly freeFollowers: Effect.Effect<void, MessageStoreError>
 }
 
+/** What may go well the next time. */
+const mayPass = ({ reason: { _tag } }: MessageStoreError): boolean =>
+  _tag === "Conflict" || _tag === "StoreUnreachable" || _tag === "StoreFull"
+
 const sizeOf = (row: StoredRow): number => {
   let bytes = (row.key?.length ?? 0) * 3 + (row.payload?.length ?? 0)
   for (const name in row.headers) bytes += name.length + row.headers[name]!.length * 3
@@ -89,8 +94,11 @@ export const make = Effect.fnUntraced(function*(options: {
   readonly size: number
   /** How long a refusal is waited out that may pass. */
   readonly patience: Duration.Duration
+  /** Whether what was sent is kept aside. */
+  readonly isKept: boolean
 }): Effect.fn.Return<Batches> {
-  const { instance, lanes, outbox, source } = options
+  const { instance, isKept, lanes, outbox, source } = options
+  const takeOut = isKept ? outbox.sent.keep : outbox.remove
   const patienceMillis = Duration.toMillis(options.patience)
   const clock = yield* Clock.Clock
   /** Whether rows of parts of ours may be parked: only owners park. */
@@ -115,6 +123,13 @@ export const make = Effect.fnUntraced(function*(options: {
     return { held, rows: Parking.ofKeys(all, keys), all, blocked }
   })
 
+  /** For as long as the leases hold: what is not taken out would be sent once more. */
+  const insist = <A>(held: Lease.Held, takingOut: Effect.Effect<A, MessageStoreError>) =>
+    Effect.retry(takingOut, {
+      while: (error) => mayPass(error) && Lease.leftMillis(held, clock.monotonicTimeNanosUnsafe()) > 0,
+      schedule: Schedule.jittered(Schedule.exponential("20 millis"))
+    })
+
   /** What is to be done about a row that was not sent, and why. */
   const judge = (row: StoredRow, cause: Cause.Cause<BrokerError>, now: number) => {
     const error = Option.getOrUndefined(Cause.findErrorOption(cause))
@@ -131,7 +146,8 @@ export const make = Effect.fnUntraced(function*(options: {
     if (!Arr.isArrayNonEmpty(rows)) return 0
     someParked = true
     timesParked++
-    const parked = yield* outbox.parked.park({ owner: instance, leases: Array.from(held.leases.values()), rows })
+    const leases = Array.from(held.leases.values())
+    const parked = yield* insist(held, outbox.parked.park({ owner: instance, leases, rows }))
     for (const [topic, { first, rows }] of Parking.byTopic(parkings)) {
       yield* Metrics.countParked(topic, rows)
       if (first === undefined) continue
@@ -151,7 +167,7 @@ export const make = Effect.fnUntraced(function*(options: {
 
   const remove = Effect.fnUntraced(function*(held: Lease.Held, sent: ReadonlyArray<StoredRow>) {
     if (!Arr.isReadonlyArrayNonEmpty(sent)) return
-    yield* outbox.remove({ owner: instance, leases: Array.from(held.leases.values()), rows: sent })
+    yield* insist(held, takeOut({ owner: instance, leases: Array.from(held.leases.values()), rows: sent }))
     yield* EngineEvent.log({ _tag: "Relayed", instance, rows: sent.length })
     const topics = new Map<string, number>()
     for (const { topic } of sent) topics.set(topic, (topics.get(topic) ?? 0) + 1)

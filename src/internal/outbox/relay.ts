@@ -43,10 +43,14 @@ export interface Settings {
   readonly batchSize: number
   /** How long a refusal is waited out that may pass. */
   readonly patience: Duration.Duration
+  /** For how long what was sent is kept; `undefined`: not at all. */
+  readonly keep: Duration.Duration | undefined
 }
 
 /** One is read, one sent and one deleted, and one more makes up for what takes longer. */
 const batchesAtOnce = 4
+/** How often what was kept for long enough is forgotten. */
+const pruneEvery = Duration.minutes(1)
 const shortestPollMillis = 20
 const longestPollMillis = 1_000
 const shortestBackOffMillis = 100
@@ -90,7 +94,8 @@ export const start = Effect.fnUntraced(function*(options: {
     lanes,
     source: broker.source,
     size: settings.batchSize,
-    patience: settings.patience
+    patience: settings.patience,
+    isKept: settings.keep !== undefined
   })
   const ownership = yield* Ownership.make({
     instance,
@@ -213,6 +218,13 @@ export const start = Effect.fnUntraced(function*(options: {
     }
   })
 
+  const pruning = (keep: Duration.Duration) =>
+    store.outbox.sent.prune(keep).pipe(
+      Effect.catchCause((cause) => failed(cause, Duration.toMillis(pruneEvery))),
+      Effect.andThen(Effect.sleep(pruneEvery)),
+      Effect.forever
+    )
+
   yield* ownership.renew
   yield* batches.freeFollowers
   yield* EngineEvent.log({ _tag: "RelayStarted", instance })
@@ -224,5 +236,6 @@ export const start = Effect.fnUntraced(function*(options: {
   ).pipe(Scope.provide(leased))
   yield* Effect.forkScoped(leasing)
   yield* Effect.forkScoped(scheduling)
+  if (settings.keep !== undefined) yield* Effect.forkScoped(pruning(settings.keep))
   yield* Effect.forkScoped(relay)
 })

@@ -22,7 +22,7 @@ const held = Layer.effect(
   )
 ).pipe(Layer.provide(store(settings)))
 
-Outbox.layerRelay({ batchSize: 50, lease: "3 seconds" }).pipe(
+Outbox.layerRelay({ batchSize: 50, lease: settings.leaseMillis ?? 3_000 }).pipe(
   Layer.provide(kafka(settings)),
   Layer.provide(settings.hold ? held : store(settings)),
   launch

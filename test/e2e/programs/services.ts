@@ -25,6 +25,8 @@ export interface Settings {
   readonly brokers: ReadonlyArray<string>
   readonly topicPrefix: string
   readonly database: Database
+  /** Of the relay. Default: 3,000. */
+  readonly leaseMillis?: number
   /** Size of its pool. Default: the driver's, 10. */
   readonly connections?: number
   readonly group: string

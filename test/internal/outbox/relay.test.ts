@@ -6,9 +6,13 @@ import * as TestClock from "effect/testing/TestClock"
 import { Broker } from "../../../src/Broker.ts"
 import * as Relay from "../../../src/internal/outbox/relay.ts"
 import * as Memory from "../../../src/Layers/Memory.ts"
-import { MessageStore, MessageStoreError, StoreUnreachable } from "../../../src/MessageStore.ts"
+import { Conflict, MessageStore, MessageStoreError, StoreUnreachable } from "../../../src/MessageStore.ts"
+import * as Outbox from "../../../src/Outbox.ts"
+import { freshTopic, Item } from "../../suites/consumer/support.ts"
+import { askUntil } from "../../suites/features.ts"
 
 const lease = Duration.seconds(15)
+const settings: Relay.Settings = { lease, batchSize: 500, patience: Duration.minutes(5), keep: undefined }
 
 describe("a relay", () => {
   it.effect("whose leases cannot be renewed stops reading when they end, and goes on once they can", () =>
@@ -28,7 +32,7 @@ describe("a relay", () => {
           leases: { ...store.leases, hold: (options) => isDown ? down : store.leases.hold(options) },
           outbox: { ...store.outbox, read: (options) => Effect.suspend(() => (reads++, store.outbox.read(options))) }
         },
-        settings: { lease, batchSize: 500, patience: Duration.minutes(5) }
+        settings
       })
       const readsIn = (duration: Duration.Duration) =>
         Effect.suspend(() => {
@@ -42,5 +46,38 @@ describe("a relay", () => {
       isDown = false
       yield* TestClock.adjust(lease)
       assert.isAbove(yield* readsIn(lease), 5)
+    }).pipe(Effect.scoped, Effect.provide(Memory.layer)))
+
+  it.effect("that loses a race when it deletes does so again, and sends nothing once more", () =>
+    Effect.gen(function*() {
+      const store = yield* MessageStore
+      const topic = yield* freshTopic(1)
+      const broker = yield* Broker
+      let sent = 0
+      let tries = 0
+      const lost = Effect.fail(
+        new MessageStoreError({ reason: new Conflict({ operation: "remove", detail: "deadlock", cause: undefined }) })
+      )
+      yield* Relay.start({
+        broker: {
+          ...broker,
+          producer: Effect.map(broker.producer, (producer) => ({
+            ...producer,
+            send: (batch) => Effect.andThen(Effect.sync(() => sent++), producer.send(batch))
+          }))
+        },
+        store: {
+          ...store,
+          outbox: {
+            ...store.outbox,
+            remove: (request) => Effect.suspend(() => ++tries < 4 ? lost : store.outbox.remove(request))
+          }
+        },
+        settings
+      })
+      yield* Outbox.transaction(Outbox.publish(topic, new Item({ key: "k", n: 1 })))
+      yield* askUntil({ clock: "test" }, "it is sent", Outbox.state, ({ waiting }) => waiting === 0)
+      assert.strictEqual(tries, 4)
+      assert.strictEqual(sent, 1)
     }).pipe(Effect.scoped, Effect.provide(Memory.layer)))
 })

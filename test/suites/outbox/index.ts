@@ -9,6 +9,7 @@ import { caseTimeout } from "../features.ts"
 import { parking } from "./parking.ts"
 import { relaying } from "./relay.ts"
 import { scheduling } from "./scheduling.ts"
+import { sent } from "./sent.ts"
 import { transactions } from "./transactions.ts"
 
 export const outboxSuite = <E>(name: string, services: Layer.Layer<Services, E>, features: FrontFeatures): void =>
@@ -19,5 +20,6 @@ export const outboxSuite = <E>(name: string, services: Layer.Layer<Services, E>,
       describe("relay", () => relaying(it, features))
       describe("parking", () => parking(it, features))
       describe("scheduling", () => scheduling(it, features))
+      describe("what was sent", () => sent(it, features))
     }
   )

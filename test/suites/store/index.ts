@@ -23,6 +23,7 @@ import { leases } from "./leases.ts"
 import { outbox } from "./outbox.ts"
 import { parked } from "./parked.ts"
 import { scheduled } from "./scheduled.ts"
+import { sent } from "./sent.ts"
 import { transactions } from "./transactions.ts"
 
 export const storeSuite = <R, E>(
@@ -38,6 +39,7 @@ export const storeSuite = <R, E>(
     describe("outbox rows", () => outbox(it, features))
     describe("parked rows", () => parked(it, features))
     describe("scheduled rows", () => scheduled(it, features))
+    describe("sent rows", () => sent(it, features))
     describe("leases", () => leases(it, features))
     describe("inbox", () => inbox(it, features))
   })

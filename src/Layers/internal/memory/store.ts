@@ -17,11 +17,14 @@ import type {
   Lease,
   MessageStoreErrorReason,
   OutboxRow,
+  OutboxRows,
+  Page,
   ParkedKey,
   ParkedRow,
-  ParkedSelection,
   PartOwner,
+  RowSelection,
   ScheduledRow,
+  SentRow,
   StoredRow
 } from "../../../MessageStore.ts"
 import { isMessageStoreError, MessageStore, MessageStoreError, parts } from "../../../MessageStore.ts"
@@ -66,6 +69,7 @@ export const make = (): { readonly store: MessageStore["Service"]; readonly cont
   const since = Tx.table<bigint, number>()
   const waiting = Tx.table<bigint, ScheduledRow>()
   const aside = Tx.table<bigint, ParkedRow>()
+  const kept = Tx.table<bigint, SentRow>()
   const marks = Tx.table<string, number>()
   const leases = Tx.table<number, HeldLease>()
   const owners = Tx.table<string, number>()
@@ -93,11 +97,22 @@ export const make = (): { readonly store: MessageStore["Service"]; readonly cont
 
   const byPlace = (a: StoredRow, b: StoredRow): number => a.part - b.part || (a.id < b.id ? -1 : 1)
 
-  const chosen = (level: Tx.Level | undefined, { key, messageKey, topic }: ParkedSelection): ReadonlyArray<ParkedRow> =>
-    Array.from(Tx.entries(aside, level).values()).filter((row) =>
+  const chosenOf = <A extends StoredRow>(
+    table: Tx.Table<bigint, A>,
+    level: Tx.Level | undefined,
+    { key, messageKey, topic }: RowSelection
+  ): ReadonlyArray<A> =>
+    Array.from(Tx.entries(table, level).values()).filter((row) =>
       (messageKey === undefined || row.messageKey === messageKey) &&
       (topic === undefined || row.topic === topic) && (key === undefined || row.key === key)
     ).sort(byPlace)
+
+  const chosen = (level: Tx.Level | undefined, selection: RowSelection) => chosenOf(aside, level, selection)
+
+  const pageOf = <A extends StoredRow>(found: ReadonlyArray<A>, { after, limit }: Page): ReadonlyArray<A> =>
+    found.filter((row) =>
+      after === undefined || row.part > after.part || (row.part === after.part && row.id > after.id)
+    ).slice(0, limit)
 
   const enter = (level: Tx.Level | undefined, row: OutboxRow, now: number) => {
     const id = ++lastId
@@ -114,7 +129,7 @@ export const make = (): { readonly store: MessageStore["Service"]; readonly cont
     return found.length
   }
 
-  const parked: MessageStore["Service"]["outbox"]["parked"] = {
+  const parked: OutboxRows["parked"] = {
     park: (request) =>
       atomically("park rows of the outbox", (level, now) => {
         const found = fenced(level, request.owner, request.leases, request.rows)
@@ -130,13 +145,7 @@ export const make = (): { readonly store: MessageStore["Service"]; readonly cont
           const first = chosen(level, { key, topic }).find((row) => row.part === part)
           return first === undefined ? [] : [{ part, topic, key, id: first.id }]
         })),
-    list: ({ after, limit, selection }) =>
-      atomically("list parked rows", (level) =>
-        chosen(level, selection)
-          .filter((row) =>
-            after === undefined || row.part > after.part || (row.part === after.part && row.id > after.id)
-          )
-          .slice(0, limit)),
+    list: (page) => atomically("list parked rows", (level) => pageOf(chosen(level, page.selection), page)),
     release: (selection) =>
       atomically(
         "release parked rows",
@@ -172,7 +181,7 @@ export const make = (): { readonly store: MessageStore["Service"]; readonly cont
   const waitingByTime = (level: Tx.Level | undefined) =>
     Array.from(Tx.entries(waiting, level)).sort(([a, x], [b, y]) => x.dueMillis - y.dueMillis || (a < b ? -1 : 1))
 
-  const scheduled: MessageStore["Service"]["outbox"]["scheduled"] = {
+  const scheduled: OutboxRows["scheduled"] = {
     add: (added) =>
       atomically("schedule events", (level) => {
         for (const row of added) Tx.set(waiting, level, ++lastId, { ...copyRow(row), dueMillis: row.dueMillis })
@@ -207,7 +216,34 @@ export const make = (): { readonly store: MessageStore["Service"]; readonly cont
       })
   }
 
-  const outbox: MessageStore["Service"]["outbox"] = {
+  /** Takes rows out of the outbox, of parts that the owner holds. */
+  const take = (level: Tx.Level | undefined, request: Parameters<OutboxRows["remove"]>[0]): ReadonlyArray<StoredRow> =>
+    fenced(level, request.owner, request.leases, request.rows).map(({ id }) => {
+      const row = Tx.get(rows, level, id)!
+      Tx.remove(rows, level, id)
+      Tx.remove(since, level, id)
+      return row
+    })
+
+  const sent: OutboxRows["sent"] = {
+    keep: (request) =>
+      atomically("keep sent rows of the outbox", (level, now) => {
+        const taken = take(level, request)
+        for (const row of taken) Tx.set(kept, level, row.id, { ...row, sentAt: new Date(now) })
+        return taken.length
+      }),
+    list: (page) => atomically("list sent rows", (level) => pageOf(chosenOf(kept, level, page.selection), page)),
+    prune: (retention) =>
+      atomically("prune sent rows", (level, now) => {
+        const old = chosenOf(kept, level, {}).filter(({ sentAt }) =>
+          sentAt.getTime() <= now - Duration.toMillis(retention)
+        )
+        for (const { id } of old) Tx.remove(kept, level, id)
+        return old.length
+      })
+  }
+
+  const outbox: OutboxRows = {
     append: (added) =>
       atomically("append to the outbox", (level, now) => {
         for (const row of added) enter(level, copyRow(row), now)
@@ -221,15 +257,7 @@ export const make = (): { readonly store: MessageStore["Service"]; readonly cont
           .filter((row) => parts.includes(row.part))
           .sort(byPlace)
           .slice(0, limit)),
-    remove: (request) =>
-      atomically("remove from the outbox", (level) => {
-        const ids = new Set(fenced(level, request.owner, request.leases, request.rows).map((row) => row.id))
-        for (const id of ids) {
-          Tx.remove(rows, level, id)
-          Tx.remove(since, level, id)
-        }
-        return ids.size
-      }),
+    remove: (request) => atomically("remove from the outbox", (level) => take(level, request).length),
     counts: atomically("count outbox rows", (level, now) => {
       const ids = Array.from(Tx.entries(rows, level).keys())
       const first = ids.reduce((first, id) => Math.min(first, Tx.get(since, level, id) ?? now), now)
@@ -242,6 +270,7 @@ export const make = (): { readonly store: MessageStore["Service"]; readonly cont
     }),
     parked,
     scheduled,
+    sent,
     wakeups: committed.subscribe
   }
 

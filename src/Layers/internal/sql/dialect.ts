@@ -23,9 +23,10 @@ import type {
   OutboxKey,
   OutboxRow,
   ParkedRow,
-  ParkedSelection,
   RowKey,
+  RowSelection,
   ScheduledRow,
+  SentRow,
   StoredRow
 } from "../../../MessageStore.ts"
 
@@ -64,6 +65,7 @@ export interface Tables {
   readonly outbox: string
   readonly parked: string
   readonly scheduled: string
+  readonly sent: string
   readonly lease: string
   readonly instance: string
   readonly consumer: string
@@ -78,7 +80,8 @@ export const tablesOf = (nameOf: (name: string) => string): Tables => ({
   consumer: nameOf("consumer"),
   inbox: nameOf("inbox"),
   parked: nameOf("parked"),
-  scheduled: nameOf("scheduled")
+  scheduled: nameOf("scheduled"),
+  sent: nameOf("sent")
 })
 
 /** A lock of the connection. */
@@ -107,7 +110,7 @@ export interface Guard {
 /** Most rows that one insert carries. */
 export const maxRows = 500
 
-/** Most marks that one prune statement deletes. */
+/** Most rows that one prune statement deletes. */
 export const pruneChunk = 5_000
 
 /** @internal */
@@ -206,12 +209,12 @@ export interface Dialect {
   readonly parkedKeys: (of: ReadonlyArray<RowKey>) => Program<ReadonlyArray<Row>>
 
   /** Parked rows by `(part, id)`, after the one given. */
-  readonly listParked: (selection: ParkedSelection, after: { part: number; id: bigint }, limit: number) => Query
+  readonly listParked: (selection: RowSelection, after: { part: number; id: bigint }, limit: number) => Query
 
   readonly parkedRow: (row: Row) => ParkedRow
 
   /** Moves refused rows back into the outbox, under the ids that they had; returns how many. */
-  readonly releaseParked: (selection: ParkedSelection) => Program<number>
+  readonly releaseParked: (selection: RowSelection) => Program<number>
 
   /** Moves rows back that come after no refused row of their key; returns how many. */
   readonly freeParked: Program<number>
@@ -220,7 +223,7 @@ export interface Dialect {
   readonly editParked: (messageKey: string, payload: Uint8Array | null) => Program<number>
 
   /** Deletes parked rows; returns how many went. */
-  readonly dropParked: (selection: ParkedSelection) => Program<number>
+  readonly dropParked: (selection: RowSelection) => Program<number>
 
   /** Inserts scheduled rows, in the order given. */
   readonly scheduleRows: (rows: Arr.NonEmptyReadonlyArray<ScheduledRow>) => ReadonlyArray<Query>
@@ -242,6 +245,17 @@ export interface Dialect {
 
   /** Deletes a scheduled row; returns how many went. */
   readonly cancelScheduled: (messageKey: string) => Program<number>
+
+  /** Moves rows out of the outbox as `deleteRows` deletes them, to where they are kept; returns how many went. */
+  readonly keepRows: Dialect["deleteRows"]
+
+  /** Kept rows by `(part, id)`, after the one given. */
+  readonly listSent: Dialect["listParked"]
+
+  readonly sentRow: (row: Row) => SentRow
+
+  /** Deletes up to `pruneChunk` kept rows that were sent longer ago than this, oldest first; returns how many went. */
+  readonly pruneSent: (retentionMillis: number) => Program<number>
 
   /** How much there is: `{ waiting, oldest_millis, parked, scheduled }`, the second `null` when nothing waits. */
   readonly countRows: Query
@@ -331,7 +345,7 @@ export const lockNumbers = (keys: ReadonlyArray<OutboxKey>, locks: bigint): Read
 
 /** A selection as parameters; `null`: any. */
 export const selected = (
-  { key, messageKey, topic }: ParkedSelection
+  { key, messageKey, topic }: RowSelection
 ): readonly [string | null, string | null, string | null] => [
   messageKey ?? null,
   topic ?? null,

@@ -16,8 +16,7 @@
  * @internal
  */
 import * as Effect from "effect/Effect"
-import type * as SqlError from "effect/sql/SqlError"
-import type { Lease } from "../../../MessageStore.ts"
+import type { RowSelection } from "../../../MessageStore.ts"
 import {
   countOf,
   dateOf,
@@ -30,7 +29,6 @@ import {
   type Program,
   pruneChunk,
   type Query,
-  type Row,
   type Runner,
   scheduledOf,
   tablesOf,
@@ -40,6 +38,7 @@ import {
 import {
   buffer,
   byCount,
+  changed,
   claimNumber,
   isSelected,
   listed,
@@ -49,13 +48,14 @@ import {
   selectedTwice,
   valuesOf
 } from "./mysqlParameters.ts"
+import { removal } from "./mysqlRemoval.ts"
 import { keyLocks, later, migrations, never, now } from "./mysqlTables.ts"
 
 /** @internal */
 export const mysql = ({ tablePrefix }: Location): Dialect => {
   const table = (name: string) => `\`${tablePrefix}${name}\``
   const tables = tablesOf(table)
-  const { consumer, inbox, instance, lease, outbox, parked, scheduled } = tables
+  const { consumer, inbox, instance, lease, outbox, parked, scheduled, sent } = tables
   const keyLock = table("key_lock")
   const tableNames = [...Object.values(tablesOf((name) => tablePrefix + name)), `${tablePrefix}key_lock`]
 
@@ -74,51 +74,37 @@ export const mysql = ({ tablePrefix }: Location): Dialect => {
 where part in (${placeholders(count)}) order by part, id limit ?`
   )
 
-  const fence = (owner: string, leases: ReadonlyArray<Lease>): Query => ({
-    sql: `select part, epoch from ${lease} where owner = ? and part in (${placeholders(leases.length)})
-order by part lock in share mode`,
-    params: [owner, ...leases.map(({ part }) => part)]
-  })
-
-  const deleteText = `delete o from ${listed(outbox)}`
-
-  /** Removes rows of parts that `owner` holds under these epochs, and keeps until the transaction ends. */
-  const removing = <A extends { readonly part: number; readonly id: bigint }>(
-    owner: string,
-    leases: ReadonlyArray<Lease>,
-    rows: ReadonlyArray<A>,
-    first: (run: Runner, ours: ReadonlyArray<A>) => Effect.Effect<unknown, SqlError.SqlError>
-  ): Program<number> =>
-  (run) =>
-    run.together(Effect.gen(function*() {
-      const found = yield* run.rows(fence(owner, leases))
-      const epochs = new Map(found.map(({ epoch, part }) => [Number(part), BigInt(epoch as number | string)]))
-      const held = new Set(leases.filter(({ epoch, part }) => epochs.get(part) === epoch).map(({ part }) => part))
-      const ours = rows.filter(({ part }) => held.has(part))
-      if (ours.length === 0) return 0
-      yield* first(run, ours)
-      yield* run.rows({ sql: deleteText, params: [pairs(ours.map((row) => [row.part, row.id]))] })
-      return countOf(yield* run.rows(changed))
-    }))
+  const removing = removal({ lease, outbox })
 
   const columns = "part, id, message_id, topic, `key`, headers, payload, created_at"
   const columnsOfListed = columns.split(", ").map((column) => `o.${column}`).join(", ")
 
   const parkText = `insert into ${parked} (${columns}, reason)
 select ${columnsOfListed}, d.reason from ${listed(outbox)}`
+  const keepText = `insert into ${sent} (${columns}) select ${columnsOfListed} from ${listed(outbox)}`
 
   const parkedKeysText = byCount((count) =>
     `select part, topic, convert(p.\`key\` using utf8mb4) as \`key\`, min(id) as id from ${parked} as p
 where (part, topic, p.\`key\`) in (${placeholders(count, "(?, ?, ?)")}) group by part, topic, p.\`key\``
   )
 
-  const listParkedText = `select part, id, hex(message_id) as message_id, topic,
-  convert(\`key\` using utf8mb4) as \`key\`, headers, payload, reason,
-  timestampdiff(microsecond, '1970-01-01', parked_at) div 1000 as parked_at
-from ${parked} where ${isSelected} and (part > ? or (part = ? and id > ?)) order by part, id limit ?`
+  const millisOf = (time: string) => `timestampdiff(microsecond, '1970-01-01', ${time}) div 1000 as ${time}`
+  const listText = (from: string, more: string) =>
+    `select part, id, hex(message_id) as message_id, topic,
+  convert(\`key\` using utf8mb4) as \`key\`, headers, payload, ${more}
+from ${from} where ${isSelected} and (part > ? or (part = ? and id > ?)) order by part, id limit ?`
+  const listParkedText = listText(parked, `reason, ${millisOf("parked_at")}`)
+  const listSentText = listText(sent, millisOf("sent_at"))
+  const pageOf = (selection: RowSelection, after: { readonly part: number; readonly id: bigint }, limit: number) => [
+    ...selectedTwice(selection),
+    after.part,
+    after.part,
+    String(after.id),
+    String(limit)
+  ]
 
-  const placesOf = (rows: ReadonlyArray<Row>) => [
-    pairs(rows.map(({ id, part }) => [Number(part), BigInt(id as number | string)]))
+  const placesOf = (rows: ReadonlyArray<{ readonly part?: unknown; readonly id?: unknown }>) => [
+    pairs(rows.map(({ id, part }) => [Number(part), BigInt(id as number | bigint | string)]))
   ]
 
   /** Moves the parked rows that a statement finds back; their ids are their own. */
@@ -156,8 +142,15 @@ where owner = ? and part in (${placeholders(count)}) order by part`
 where consumer = ? and message_key in (${placeholders(count, "unhex(replace(?, '-', ''))")}) and claim = ?`
   )
 
-  /** What the statement before it has changed. Only `insert ignore` counts the same under every setting of the driver. */
-  const changed = { sql: "select row_count() as count", params: [] }
+  const prune = (from: string, time: string) => (retentionMillis: number): Program<number> => (run) =>
+    run.together(Effect.andThen(
+      run.rows({
+        sql: `delete from ${from} where ${time} <= ${now} - interval ? * 1000 microsecond
+order by ${time} limit ${pruneChunk}`,
+        params: [retentionMillis]
+      }),
+      Effect.map(run.rows(changed), countOf)
+    ))
 
   return {
     name: "mysql",
@@ -221,10 +214,7 @@ where table_schema = database() and table_name in (${placeholders(tableNames.len
         (pieces) => pieces.flat()
       ),
 
-    listParked: (selection, after, limit) => ({
-      sql: listParkedText,
-      params: [...selectedTwice(selection), after.part, after.part, String(after.id), String(limit)]
-    }),
+    listParked: (selection, after, limit) => ({ sql: listParkedText, params: pageOf(selection, after, limit) }),
 
     parkedRow: (row) => ({
       ...textualRow(row),
@@ -318,6 +308,15 @@ from ${scheduled} as s where (? is null or topic = ?) order by s.due_at, s.id li
         Effect.map(run.rows(changed), countOf)
       )),
 
+    keepRows: (owner, leases, rows) =>
+      removing(owner, leases, rows, (run, ours) => run.rows({ sql: keepText, params: placesOf(ours) })),
+
+    listSent: (selection, after, limit) => ({ sql: listSentText, params: pageOf(selection, after, limit) }),
+
+    sentRow: (row) => ({ ...textualRow(row), sentAt: dateOf(row.sent_at) }),
+
+    pruneSent: prune(sent, "sent_at"),
+
     countRows: {
       sql: `select count(*) as waiting, timestampdiff(microsecond, min(created_at), ${now}) / 1000 as oldest_millis,
   (select count(*) from ${parked}) as parked, (select count(*) from ${scheduled}) as scheduled
@@ -387,14 +386,6 @@ on duplicate key update id = last_insert_id(id)`,
         return fresh
       })),
 
-    pruneMarks: (retentionMillis) => (run) =>
-      run.together(Effect.andThen(
-        run.rows({
-          sql: `delete from ${inbox} where processed_at <= ${now} - interval ? * 1000 microsecond
-order by processed_at limit ${pruneChunk}`,
-          params: [retentionMillis]
-        }),
-        Effect.map(run.rows(changed), countOf)
-      ))
+    pruneMarks: prune(inbox, "processed_at")
   }
 }

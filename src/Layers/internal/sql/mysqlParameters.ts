@@ -6,7 +6,7 @@
  * @internal
  */
 import { uuidV7Unsafe } from "effect/crypto/SecureRandom"
-import type { OutboxRow, ParkedSelection } from "../../../MessageStore.ts"
+import type { OutboxRow, RowSelection } from "../../../MessageStore.ts"
 import { piecesOf, type Query, selected } from "./dialect.ts"
 
 /** Bytes of payloads that one insert carries: a server refuses packets above 16 MB by default, some above 4. */
@@ -71,8 +71,11 @@ export const listed = (from: string) =>
 part int path '$[0]', id bigint unsigned path '$[1]', reason longtext path '$[2]'
 )) as d straight_join ${from} as o on o.part = d.part and o.id = d.id`
 
+/** What the statement before it has changed. Only `insert ignore` counts the same under every setting of the driver. */
+export const changed: Query = { sql: "select row_count() as count", params: [] }
+
 /** A selection as parameters of `isSelected`, which asks for each twice: whether it is given, and for it. */
-export const selectedTwice = (selection: ParkedSelection): Array<unknown> =>
+export const selectedTwice = (selection: RowSelection): Array<unknown> =>
   selected(selection).flatMap((value) => [value, value])
 
 /** Locks rows by their numbers, in ascending order. */

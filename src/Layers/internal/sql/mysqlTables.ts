@@ -23,7 +23,7 @@ export const keyLocks = 1_024
 
 /** The schema, as `Dialect.migrations` has it. */
 export const migrations = (
-  { consumer, inbox, instance, lease, outbox, parked, scheduled }: Tables,
+  { consumer, inbox, instance, lease, outbox, parked, scheduled, sent }: Tables,
   keyLock: string
 ): ReadonlyArray<MigrationScript> => [{
   id: 1,
@@ -104,5 +104,23 @@ export const migrations = (
     // Locks by name belong to the connection, and outlive the transaction.
     `create table if not exists ${keyLock} (id smallint unsigned not null primary key) engine = InnoDB`,
     `insert ignore into ${keyLock} (id) values ${Array.from({ length: keyLocks + 1 }, (_, id) => `(${id})`).join(", ")}`
+  ]
+}, {
+  id: 5,
+  name: "create_sent",
+  statements: [
+    `create table if not exists ${sent} (
+  part smallint unsigned not null,
+  id bigint unsigned not null,
+  message_id binary(16) not null,
+  topic varchar(255) character set ascii collate ascii_bin not null,
+  \`key\` longblob null,
+  headers longtext character set utf8mb4 collate utf8mb4_bin not null,
+  payload longblob null,
+  created_at datetime(6) not null,
+  sent_at datetime(6) not null default (${now}),
+  primary key (part, id),
+  key (sent_at)
+) engine = InnoDB`
   ]
 }]

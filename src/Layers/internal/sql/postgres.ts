@@ -8,12 +8,12 @@
  * which sends arrays in binary, both are equally fast.
  *
  * Time is `clock_timestamp()`: `now()` is the transaction's start and may be
- * old. Only `pruneMarks` uses `statement_timestamp()`, which is stable and can
+ * old. Only what prunes uses `statement_timestamp()`, which is stable and can
  * bound an index scan.
  *
  * @internal
  */
-import type { OutboxRow, StoredRow } from "../../../MessageStore.ts"
+import type { Lease, OutboxRow, StoredRow } from "../../../MessageStore.ts"
 import {
   countOf,
   dateOf,
@@ -73,7 +73,7 @@ const maxIdleMillis = 2 ** 31 - 1
 export const postgres = ({ schema, tablePrefix }: Location): Dialect => {
   const table = (name: string) => (schema === undefined ? "" : `"${schema}".`) + `"${tablePrefix}${name}"`
   const tables = tablesOf(table)
-  const { consumer, inbox, instance, lease, outbox, parked, scheduled } = tables
+  const { consumer, inbox, instance, lease, outbox, parked, scheduled, sent } = tables
   const tableNames = Object.values(tables)
   const later = (millis: string) => `clock_timestamp() + ${millis}::float8 * interval '1 millisecond'`
 
@@ -86,26 +86,45 @@ order by n`
   const readText = `select part, id, message_id, topic, key, headers, payload from ${outbox}
 where part = any($1::smallint[]) order by part, id limit $2`
 
-  const deleteText = `with held as (
+  /** Takes rows out of the outbox, of parts that the owner holds under these epochs, and moves them `to` another table. */
+  const removal = (to?: string, reason = "") =>
+    `with held as (
   select part from ${lease} as l join unnest($1::smallint[], $2::bigint[]) as w(part, epoch) using (part, epoch)
   where l.owner = $3 order by part for share of l
 ), gone as (
-  delete from ${outbox} as o using held, unnest($4::smallint[], $5::bigint[]) as d(part, id)
-  where held.part = d.part and o.part = d.part and o.id = d.id returning 1
-)
+  delete from ${outbox} as o
+  using held, unnest($4::smallint[], $5::bigint[]${reason && ", $6::text[]"}) as d(part, id${reason})
+  where held.part = d.part and o.part = d.part and o.id = d.id returning o.*${reason && ", d.reason"}
+)${
+      to === undefined ? "" : `, moved as (
+  insert into ${to} (part, id, message_id, topic, key, headers, payload, created_at${reason})
+  select part, id, message_id, topic, key, headers, payload, created_at${reason} from gone
+)`
+    }
 select count(*)::int as count from gone`
 
-  const parkText = `with held as (
-  select part from ${lease} as l join unnest($1::smallint[], $2::bigint[]) as w(part, epoch) using (part, epoch)
-  where l.owner = $3 order by part for share of l
-), gone as (
-  delete from ${outbox} as o using held, unnest($4::smallint[], $5::bigint[], $6::text[]) as d(part, id, reason)
-  where held.part = d.part and o.part = d.part and o.id = d.id returning o.*, d.reason
-), moved as (
-  insert into ${parked} (part, id, message_id, topic, key, headers, payload, created_at, reason)
-  select part, id, message_id, topic, key, headers, payload, created_at, reason from gone returning 1
-)
-select count(*)::int as count from moved`
+  const deleteText = removal()
+  const parkText = removal(parked, ", reason")
+  const keepText = removal(sent)
+
+  const removed = (
+    text: string,
+    owner: string,
+    leases: ReadonlyArray<Lease>,
+    rows: ReadonlyArray<{ readonly part: number; readonly id: bigint }>,
+    ...more: ReadonlyArray<unknown>
+  ) =>
+    single({
+      sql: text,
+      params: [
+        leases.map((held) => held.part),
+        leases.map((held) => held.epoch),
+        owner,
+        rows.map((row) => row.part),
+        rows.map((row) => row.id),
+        ...more
+      ]
+    }, countOf)
 
   const parkedKeysText = `select part, topic, key, min(id) as id from ${parked}
 join unnest($1::smallint[], $2::text[], $3::text[]) as w(part, topic, key) using (part, topic, key)
@@ -114,8 +133,11 @@ group by part, topic, key`
   const isSelected =
     `($1::uuid is null or message_id = $1) and ($2::text is null or topic = $2) and ($3::text is null or key = $3)`
 
-  const listParkedText = `select part, id, message_id, topic, key, headers, payload, reason, parked_at from ${parked}
+  const listText = (from: string, more: string) =>
+    `select part, id, message_id, topic, key, headers, payload, ${more} from ${from}
 where ${isSelected} and (part, id) > ($4, $5) order by part, id limit $6`
+  const listParkedText = listText(parked, "reason, parked_at")
+  const listSentText = listText(sent, "sent_at")
 
   /** Moves parked rows back; their ids are their own. */
   const back = (which: string) =>
@@ -189,14 +211,17 @@ on conflict do nothing returning message_key`
   set_config(${idleTimeout}, case current_setting(${idleTimeout}) when '0' then $3::text
     else current_setting(${idleTimeout}) end, true)`)
 
-  const pruneText = `with gone as (
-  delete from ${inbox} where ctid = any(array(
-    select ctid from ${inbox}
-    where processed_at <= statement_timestamp() - $1::float8 * interval '1 millisecond'
-    order by processed_at limit ${pruneChunk}
+  const prune = (from: string, time: string) =>
+    `with gone as (
+  delete from ${from} where ctid = any(array(
+    select ctid from ${from}
+    where ${time} <= statement_timestamp() - $1::float8 * interval '1 millisecond'
+    order by ${time} limit ${pruneChunk}
   )) returning 1
 )
 select count(*)::int as count from gone`
+  const pruneMarksText = prune(inbox, "processed_at")
+  const pruneSentText = prune(sent, "sent_at")
 
   return {
     name: "postgres",
@@ -244,30 +269,9 @@ join pg_catalog.pg_namespace n on n.oid = c.relnamespace`,
 
     storedRow,
 
-    deleteRows: (owner, leases, rows) =>
-      single({
-        sql: deleteText,
-        params: [
-          leases.map((held) => held.part),
-          leases.map((held) => held.epoch),
-          owner,
-          rows.map((row) => row.part),
-          rows.map((row) => row.id)
-        ]
-      }, countOf),
+    deleteRows: (owner, leases, rows) => removed(deleteText, owner, leases, rows),
 
-    parkRows: (owner, leases, rows) =>
-      single({
-        sql: parkText,
-        params: [
-          leases.map((held) => held.part),
-          leases.map((held) => held.epoch),
-          owner,
-          rows.map((row) => row.part),
-          rows.map((row) => row.id),
-          nullable(rows.map((row) => row.reason))
-        ]
-      }, countOf),
+    parkRows: (owner, leases, rows) => removed(parkText, owner, leases, rows, nullable(rows.map((row) => row.reason))),
 
     parkedKeys: (of) =>
       single({
@@ -317,6 +321,17 @@ join pg_catalog.pg_namespace n on n.oid = c.relnamespace`,
 select count(*)::int as count from gone`,
         params: [messageKey]
       }, countOf),
+
+    keepRows: (owner, leases, rows) => removed(keepText, owner, leases, rows),
+
+    listSent: (selection, after, limit) => ({
+      sql: listSentText,
+      params: [...selected(selection), after.part, after.id, limit]
+    }),
+
+    sentRow: (row) => ({ ...storedRow(row), sentAt: dateOf(row.sent_at) }),
+
+    pruneSent: (retentionMillis) => single({ sql: pruneSentText, params: [retentionMillis] }, countOf),
 
     countRows: {
       sql: `select count(*) as waiting, extract(epoch from clock_timestamp() - min(created_at)) * 1000 as oldest_millis,
@@ -373,6 +388,6 @@ on conflict (consumer_group, handler) do update set handler = excluded.handler r
         (rows) => rows.map((row) => row.message_key as string)
       ),
 
-    pruneMarks: (retentionMillis) => single({ sql: pruneText, params: [retentionMillis] }, countOf)
+    pruneMarks: (retentionMillis) => single({ sql: pruneMarksText, params: [retentionMillis] }, countOf)
   }
 }

@@ -10,7 +10,7 @@ import type { MigrationScript, Tables } from "./dialect.ts"
 
 /** The schema, as `Dialect.migrations` has it. `tablePrefix` begins the names of indexes, which live beside their tables. */
 export const migrations = (
-  { consumer, inbox, instance, lease, outbox, parked, scheduled }: Tables,
+  { consumer, inbox, instance, lease, outbox, parked, scheduled, sent }: Tables,
   tablePrefix: string
 ): ReadonlyArray<MigrationScript> => [{
   id: 1,
@@ -86,5 +86,23 @@ export const migrations = (
 )`,
     `create index if not exists "${tablePrefix}scheduled_due_at" on ${scheduled} (due_at, id)`,
     `create index if not exists "${tablePrefix}scheduled_message_id" on ${scheduled} (message_id)`
+  ]
+}, {
+  id: 5,
+  name: "create_sent",
+  statements: [
+    `create table if not exists ${sent} (
+  part smallint not null,
+  id bigint not null,
+  message_id uuid not null,
+  topic text not null,
+  key text,
+  headers json not null,
+  payload bytea,
+  created_at timestamptz not null,
+  sent_at timestamptz not null default clock_timestamp(),
+  primary key (part, id)
+)`,
+    `create index if not exists "${tablePrefix}sent_at" on ${sent} (sent_at)`
   ]
 }]

@@ -14,7 +14,7 @@
  * @internal
  */
 import * as Effect from "effect/Effect"
-import type { OutboxRow } from "../../../MessageStore.ts"
+import type { Lease, OutboxRow } from "../../../MessageStore.ts"
 import {
   dateOf,
   type Dialect,
@@ -51,7 +51,7 @@ const lengthOf = (rows: ReadonlyArray<Row>): number => rows.length
 export const sqlite = ({ tablePrefix }: Location): Dialect => {
   const table = (name: string) => `"${tablePrefix}${name}"`
   const tables = tablesOf(table)
-  const { consumer, inbox, instance, lease, outbox, parked, scheduled } = tables
+  const { consumer, inbox, instance, lease, outbox, parked, scheduled, sent } = tables
   const counter = table("outbox_counter")
   const tableNames = [...Object.values(tablesOf((name) => tablePrefix + name)), `${tablePrefix}outbox_counter`]
 
@@ -92,8 +92,9 @@ where part in (select value from json_each(?)) order by part, id limit ?`
 
   const columns = "part, id, message_id, topic, key, headers, payload, created_at"
 
-  const parkText = `insert into ${parked} (${columns}, reason)
-select o.part, o.id, o.message_id, o.topic, o.key, o.headers, o.payload, o.created_at, d.value ->> 2
+  const copyText = (to: string, more: string, values: string) =>
+    `insert into ${to} (${columns}${more})
+select o.part, o.id, o.message_id, o.topic, o.key, o.headers, o.payload, o.created_at${values}
 from json_each(?) as d
 join ${outbox} as o on o.id = d.value ->> 1 and o.part = d.value ->> 0
 where o.part in (
@@ -101,10 +102,24 @@ where o.part in (
   join ${lease} as l on l.part = w.value ->> 0 and l.epoch = w.value ->> 1 and l.owner = ?
 )
 returning part, id`
+  const parkText = copyText(parked, ", reason", ", d.value ->> 2")
+  const keepText = copyText(sent, "", "")
 
-  const deleteParkedText = `delete from ${outbox} where (part, id) in (
+  const deleteCopiedText = `delete from ${outbox} where (part, id) in (
   select value ->> 0, value ->> 1 from json_each(?)
 )`
+
+  /** Moves rows of parts that the owner holds out of the outbox. */
+  const moved = (text: string, owner: string, leases: ReadonlyArray<Lease>, rows: string): Program<number> => (run) =>
+    run.together(Effect.gen(function*() {
+      const copied = yield* run.rows({
+        sql: text,
+        params: [rows, pairs(leases.map((held) => [held.part, held.epoch])), owner]
+      })
+      const ids = pairs(copied.map(({ id, part }) => [Number(part), BigInt(id as number | bigint)]))
+      yield* run.rows({ sql: deleteCopiedText, params: [ids] })
+      return copied.length
+    }))
 
   const parkedKeysText = `select p.part, p.topic, p.key, min(p.id) as id from json_each(?) as w
 join ${parked} as p on p.part = w.value ->> 0 and p.topic = w.value ->> 1 and p.key = w.value ->> 2
@@ -113,9 +128,11 @@ group by p.part, p.topic, p.key`
   const isSelected =
     `(?1 is null or message_id = unhex(?1, '-')) and (?2 is null or topic = ?2) and (?3 is null or key = ?3)`
 
-  const listParkedText =
-    `select part, id, hex(message_id) as message_id, topic, key, headers, payload, reason, parked_at from ${parked}
+  const listText = (from: string, more: string) =>
+    `select part, id, hex(message_id) as message_id, topic, key, headers, payload, ${more} from ${from}
 where ${isSelected} and (part, id) > (?4, ?5) order by part, id limit ?6`
+  const listParkedText = listText(parked, "reason, parked_at")
+  const listSentText = listText(sent, "sent_at")
 
   /** Moves parked rows back; their ids are their own. */
   const back = (which: string, params: ReadonlyArray<unknown>): Program<number> => (run) =>
@@ -144,9 +161,12 @@ where part in (select value from json_each(?)) and (owner = ? or expires_at < ${
 select ?, unhex(value, '-') from json_each(?) where true
 on conflict do nothing returning hex(message_key) as message_key`
 
-  const pruneText = `delete from ${inbox} where (consumer, message_key) in (
-  select consumer, message_key from ${inbox} where processed_at <= ${now} - ? order by processed_at limit ${pruneChunk}
+  const prune = (from: string, key: string, time: string) =>
+    `delete from ${from} where (${key}) in (
+  select ${key} from ${from} where ${time} <= ${now} - ? order by ${time} limit ${pruneChunk}
 ) returning 1`
+  const pruneMarksText = prune(inbox, "consumer, message_key", "processed_at")
+  const pruneSentText = prune(sent, "part, id", "sent_at")
 
   return {
     name: "sqlite",
@@ -195,20 +215,13 @@ where type = 'table' and name in (select value from json_each(?))`,
         ]
       }, lengthOf),
 
-    parkRows: (owner, leases, rows) => (run) =>
-      run.together(Effect.gen(function*() {
-        const moved = yield* run.rows({
-          sql: parkText,
-          params: [
-            `[${rows.map(({ id, part, reason }) => `[${part},${id},${JSON.stringify(reason)}]`).join(",")}]`,
-            pairs(leases.map((held) => [held.part, held.epoch])),
-            owner
-          ]
-        })
-        const ids = pairs(moved.map(({ id, part }) => [Number(part), BigInt(id as number | bigint)]))
-        yield* run.rows({ sql: deleteParkedText, params: [ids] })
-        return moved.length
-      })),
+    parkRows: (owner, leases, rows) =>
+      moved(
+        parkText,
+        owner,
+        leases,
+        `[${rows.map(({ id, part, reason }) => `[${part},${id},${JSON.stringify(reason)}]`).join(",")}]`
+      ),
 
     parkedKeys: (of) =>
       single({
@@ -287,6 +300,17 @@ from ${scheduled} as s where (?1 is null or topic = ?1) order by s.due_at, s.id 
         lengthOf
       ),
 
+    keepRows: (owner, leases, rows) => moved(keepText, owner, leases, pairs(rows.map(({ id, part }) => [part, id]))),
+
+    listSent: (selection, after, limit) => ({
+      sql: listSentText,
+      params: [...selected(selection), after.part, after.id, limit]
+    }),
+
+    sentRow: (row) => ({ ...textualRow(row), sentAt: dateOf(row.sent_at) }),
+
+    pruneSent: (retentionMillis) => single({ sql: pruneSentText, params: [retentionMillis] }, lengthOf),
+
     countRows: {
       sql: `select count(*) as waiting, ${now} - min(created_at) as oldest_millis,
   (select count(*) from ${parked}) as parked, (select count(*) from ${scheduled}) as scheduled
@@ -343,6 +367,6 @@ on conflict (consumer_group, handler) do update set handler = excluded.handler r
         (rows) => rows.map((row) => uuidOf(row.message_key))
       ),
 
-    pruneMarks: (retentionMillis) => single({ sql: pruneText, params: [retentionMillis] }, lengthOf)
+    pruneMarks: (retentionMillis) => single({ sql: pruneMarksText, params: [retentionMillis] }, lengthOf)
   }
 }

@@ -13,7 +13,7 @@ export const now = "cast(unixepoch('subsec') * 1000 as integer)"
 
 /** The schema, as `Dialect.migrations` has it. `table` quotes the name of an index. */
 export const migrations = (
-  { consumer, inbox, instance, lease, outbox, parked, scheduled }: Tables,
+  { consumer, inbox, instance, lease, outbox, parked, scheduled, sent }: Tables,
   counter: string,
   table: (name: string) => string
 ): ReadonlyArray<MigrationScript> => [{
@@ -120,5 +120,23 @@ select max(
 select part, id, message_id, topic, key, headers, payload, created_at from ${outbox}`,
     `drop table ${outbox}`,
     `alter table ${table("outbox_by_part")} rename to ${outbox}`
+  ]
+}, {
+  id: 5,
+  name: "create_sent",
+  statements: [
+    `create table if not exists ${sent} (
+  part integer not null,
+  id integer not null,
+  message_id blob not null check (length(message_id) = 16),
+  topic text not null,
+  key text,
+  headers text not null,
+  payload blob,
+  created_at integer not null,
+  sent_at integer not null default (${now}),
+  primary key (part, id)
+) strict, without rowid`,
+    `create index if not exists ${table("sent_at")} on ${sent} (sent_at)`
   ]
 }]

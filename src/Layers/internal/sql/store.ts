@@ -96,7 +96,8 @@ const makeOutbox = (
     })
   ),
   parked: makeParked(sql, dialect, { quiet, within }, wakeups),
-  scheduled: makeScheduled(sql, dialect, { quiet, within }, wakeups)
+  scheduled: makeScheduled(sql, dialect, { quiet, within }, wakeups),
+  sent: makeSent(dialect, { quiet, within })
 })
 
 const makeScheduled = (
@@ -165,6 +166,30 @@ const makeParked = (
   }
 }
 
+/** Runs a prune statement until it finds no full chunk any more. */
+const pruneAll = Effect.fnUntraced(function*(pruneOnce: Ran<number>) {
+  let total = 0
+  while (true) {
+    const gone = yield* pruneOnce
+    total += gone
+    if (gone < pruneChunk) return total
+    yield* Effect.yieldNow
+  }
+})
+
+const makeSent = (dialect: Dialect, { quiet, within }: Runners): MessageStore.SentRows => ({
+  keep: ({ leases, owner, rows }) =>
+    leases.length === 0
+      ? Effect.succeed(0)
+      : quiet("keep sent rows of the outbox", dialect.keepRows(owner, leases, rows)),
+  list: ({ after = firstRow, limit, selection }) =>
+    Effect.map(
+      within("list sent rows", rowsOf(dialect.listSent(selection, after, limit))),
+      (rows) => rows.map(dialect.sentRow)
+    ),
+  prune: (retention) => pruneAll(quiet("prune sent rows", dialect.pruneSent(millis(retention))))
+})
+
 const makeLeases = (dialect: Dialect, { quiet, within }: Runners, wakeups: Bell): MessageStore.Leases => ({
   beat: Effect.fnUntraced(function*(owner, ttl) {
     yield* quiet("announce an outbox owner", rowsOf(dialect.announceOwner(owner, millis(ttl))))
@@ -205,7 +230,6 @@ const makeLeases = (dialect: Dialect, { quiet, within }: Runners, wakeups: Bell)
 
 const makeInbox = (sql: SqlClient.SqlClient, dialect: Dialect, { within, quiet }: Runners): MessageStore.Inbox => {
   const consumers = new Map<string, number>()
-  const pruneOnce = (retention: Duration.Duration) => quiet("prune the inbox", dialect.pruneMarks(millis(retention)))
 
   return {
     consumer: Effect.fnUntraced(function*(group, handler) {
@@ -230,17 +254,7 @@ const makeInbox = (sql: SqlClient.SqlClient, dialect: Dialect, { within, quiet }
         ),
         (keys) => new Set(keys)
       ),
-    prune: Effect.fnUntraced(function*(retention) {
-      let total = 0
-      while (true) {
-        const gone = yield* pruneOnce(retention)
-        total += gone
-        if (gone < pruneChunk) {
-          return total
-        }
-        yield* Effect.yieldNow
-      }
-    })
+    prune: (retention) => pruneAll(quiet("prune the inbox", dialect.pruneMarks(millis(retention))))
   }
 }
 
