@@ -1,6 +1,7 @@
 /**
  * `outbox-write-1`: a business transaction of three statements (lock, update,
- * insert) with one event, against the same transaction without.
+ * insert) with one event, against the same transaction without; `-by-hand`:
+ * against the same with an insert of that row that is written by hand.
  * `outbox-write-100`: with a hundred events, against the same transaction with
  * an insert of a hundred such rows that is written by hand.
  */
@@ -13,8 +14,10 @@ import { headersOf, orderOf, topicOf } from "./orders.ts"
 
 const topic = topicOf("orders")
 
-const outboxWrite = (events: number, fibers: number, transactions: number): Benchmark => ({
-  name: `outbox-write-${events} pg ${fibers === 1 ? "1 fiber" : `${fibers} fibers`}`,
+const outboxWrite = (events: number, fibers: number, transactions: number, byHand = events > 1): Benchmark => ({
+  name: `outbox-write-${events}${byHand && events === 1 ? "-by-hand" : ""} pg ${
+    fibers === 1 ? "1 fiber" : `${fibers} fibers`
+  }`,
   settings: {
     transactions,
     events,
@@ -22,12 +25,12 @@ const outboxWrite = (events: number, fibers: number, transactions: number): Benc
     payloadBytes: 200,
     database: "Postgres, pool of 10",
     ours: `Outbox.transaction: lock, update, insert, ${events} × Outbox.publish`,
-    twin: events === 1 ? "sql.withTransaction: lock, update, insert" : "the same, and one insert of as many rows"
+    twin: "sql.withTransaction: lock, update, insert" + (byHand ? ", and one insert of as many rows" : "")
   },
   open: () =>
     Promise.resolve({
       ours: () => round(transactions, fibers, ours(events)),
-      twin: () => round(transactions, fibers, twin(events)),
+      twin: () => round(transactions, fibers, twin(events, byHand)),
       close: () => Promise.resolve()
     })
 })
@@ -35,6 +38,8 @@ const outboxWrite = (events: number, fibers: number, transactions: number): Benc
 export const outboxWrites = [
   outboxWrite(1, 1, 1_500),
   outboxWrite(1, 16, 4_000),
+  outboxWrite(1, 1, 1_500, true),
+  outboxWrite(1, 16, 4_000, true),
   outboxWrite(100, 1, 300),
   outboxWrite(100, 16, 600)
 ]
@@ -87,11 +92,11 @@ from unnest($1::smallint[], $2::uuid[], $3::text[], $4::text[], $5::text[], $6::
 
 const encoder = new TextEncoder()
 
-const twin = (events: number): Write => (n) =>
+const twin = (events: number, byHand: boolean): Write => (n) =>
   Effect.gen(function*() {
     const sql = yield* SqlClient.SqlClient
     yield* business(n)
-    if (events === 1) return
+    if (!byHand) return
     const rows = ordersOf(n, events).map((order, i) => ({ order, headers: headersOf(i) }))
     yield* sql.unsafe(insert, [
       rows.map((_, i) => i % 64),

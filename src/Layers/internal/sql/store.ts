@@ -62,9 +62,11 @@ const makeRunners = (sql: SqlClient.SqlClient, dialect: Dialect) => {
 
 const rowsOf = (query: Query) => ({ rows }: Runner) => rows(query)
 
-/** One statement after another; most often there is one. */
+/** One statement after another, all or none; most often there is one. */
 const allOf = (queries: ReadonlyArray<Query>): Program<unknown> =>
-  queries.length === 1 ? rowsOf(queries[0]!) : ({ rows }) => Effect.forEach(queries, rows, { discard: true })
+  queries.length === 1
+    ? rowsOf(queries[0]!)
+    : ({ rows, together }) => together(Effect.forEach(queries, rows, { discard: true }))
 
 type Runners = ReturnType<typeof makeRunners>
 
