@@ -353,7 +353,7 @@ export interface Inbox {
    * same message waits for the other transaction's end.
    *
    * `idleAtMost`: how long the transaction may stand still before the database
-   * ends it, where it can (Postgres): what a frozen process has locked is free
+   * ends it, where it can (not SQLite): what a frozen process has locked is free
    * then.
    */
   readonly claim: (

@@ -110,6 +110,9 @@ export interface Guard {
 /** Most rows that one insert carries. */
 export const maxRows = 500
 
+/** What every server takes for a time in milliseconds. */
+export const maxIdleMillis = 2 ** 31 - 1
+
 /** Most rows that one prune statement deletes. */
 export const pruneChunk = 5_000
 

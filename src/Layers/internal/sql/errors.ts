@@ -63,6 +63,7 @@ const byMysqlNumber: { readonly [errno: number]: ReasonTag } = {
   1927: "StoreUnreachable",
   2006: "StoreUnreachable",
   2013: "StoreUnreachable",
+  4031: "StoreUnreachable",
   1044: "StoreDenied",
   1045: "StoreDenied",
   1142: "StoreDenied",

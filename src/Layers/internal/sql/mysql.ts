@@ -43,8 +43,11 @@ import {
   isSelected,
   listed,
   lockRows,
+  loseAfter,
+  patience,
   pieces,
   placeholders,
+  restore,
   selectedTwice,
   valuesOf
 } from "./mysqlParameters.ts"
@@ -158,10 +161,11 @@ order by ${time} limit ${pruneChunk}`,
     begin: "SET TRANSACTION ISOLATION LEVEL READ COMMITTED; START TRANSACTION",
 
     // What follows a transaction that the server has ended opens another, without the savepoint: `leave` fails.
+    // `claimKeys` shortens how long the connection may stand still, for as long as the transaction.
     guard: {
-      enter: `SET autocommit = 0; SAVEPOINT effect_events`,
-      leave: `RELEASE SAVEPOINT effect_events; COMMIT; SET autocommit = 1`,
-      abandon: "ROLLBACK; SET autocommit = 1"
+      enter: `SET autocommit = 0, ${patience} = @@session.wait_timeout; SAVEPOINT effect_events`,
+      leave: `RELEASE SAVEPOINT effect_events; COMMIT; ${restore}`,
+      abandon: `ROLLBACK; ${restore}`
     },
 
     synchronous: false,
@@ -370,8 +374,9 @@ on duplicate key update id = last_insert_id(id)`,
         Effect.map(run.rows({ sql: "select last_insert_id() as id", params: [] }), idOf)
       )),
 
-    claimKeys: (of, sortedKeys) => (run) =>
+    claimKeys: (of, sortedKeys, idleMillis) => (run) =>
       run.together(Effect.gen(function*() {
+        if (idleMillis !== undefined) yield* run.rows(loseAfter(idleMillis))
         const fresh: Array<string> = []
         for (const keys of piecesOf(sortedKeys)) {
           const claim = claimNumber()

@@ -7,7 +7,7 @@
  */
 import { uuidV7Unsafe } from "effect/crypto/SecureRandom"
 import type { OutboxRow, RowSelection } from "../../../MessageStore.ts"
-import { piecesOf, type Query, selected } from "./dialect.ts"
+import { maxIdleMillis, piecesOf, type Query, selected } from "./dialect.ts"
 
 /** Bytes of payloads that one insert carries: a server refuses packets above 16 MB by default, some above 4. */
 const maxInsertBytes = 2 * 1024 * 1024
@@ -82,4 +82,14 @@ export const selectedTwice = (selection: RowSelection): Array<unknown> =>
 export const lockRows = (table: string, ids: ReadonlyArray<number>): Query => ({
   sql: `select id from ${table} where id in (${placeholders(ids.length)}) order by id for update`,
   params: ids
+})
+
+/** How long the connection may stand still by the program's own setting, while a transaction has another. */
+export const patience = "@effect_events_wait_timeout"
+/** What a transaction leaves behind it. */
+export const restore = `SET autocommit = 1, SESSION wait_timeout = ${patience}`
+/** The server ends the connection, and its transaction, when it has stood still for so long. */
+export const loseAfter = (millis: number): Query => ({
+  sql: "set session wait_timeout = least(@@session.wait_timeout, cast(? as unsigned))",
+  params: [String(Math.ceil(Math.min(millis, maxIdleMillis) / 1_000))]
 })

@@ -21,6 +21,7 @@ import {
   idOf,
   type Location,
   lockNumbers,
+  maxIdleMillis,
   maxRows,
   pruneChunk,
   type Row,
@@ -66,8 +67,6 @@ const columnsOf = (rows: ReadonlyArray<OutboxRow>): Array<unknown> => [
 ]
 
 const idleTimeout = "'idle_in_transaction_session_timeout'"
-/** The setting is an `int`. */
-const maxIdleMillis = 2 ** 31 - 1
 
 /** @internal */
 export const postgres = ({ schema, tablePrefix }: Location): Dialect => {
