@@ -13,6 +13,7 @@ export interface Database {
   /** The table, for statements of the benchmark's own. */
   readonly outbox: string
   readonly inbox: string
+  readonly scheduled: string
   readonly layer: Layer.Layer<Broker.Broker | MessageStore.MessageStore | SqlClient.SqlClient, unknown>
 }
 
@@ -51,7 +52,8 @@ const postgresClient = (home: string) =>
 
 const postgresTables = (home: string) => ({
   outbox: `${home}.effect_events_outbox`,
-  inbox: `${home}.effect_events_inbox`
+  inbox: `${home}.effect_events_inbox`,
+  scheduled: `${home}.effect_events_scheduled`
 })
 
 /** Tables in a schema that is there. */
@@ -71,7 +73,11 @@ export const postgresIn = (home: string): Database => {
 
 export const postgres = (): Database => postgresIn(name())
 
-const tables = { outbox: "effect_events_outbox", inbox: "effect_events_inbox" }
+const tables = {
+  outbox: "effect_events_outbox",
+  inbox: "effect_events_inbox",
+  scheduled: "effect_events_scheduled"
+}
 
 export const mariadb = (): Database => {
   const home = name()

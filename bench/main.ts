@@ -18,6 +18,7 @@ import { profile } from "./profile.ts"
 import { relayBacklog } from "./relayBacklog.ts"
 import { relayDrainMariadb, relayDrainPg, relayDrainSqlite } from "./relayDrain.ts"
 import { relayScale } from "./relayScale.ts"
+import { scheduledDue } from "./scheduledDue.ts"
 
 const benchmarks = [
   consumeIdempotent,
@@ -36,7 +37,8 @@ const benchmarks = [
   relayDrainMariadb,
   relayDrainPg,
   relayDrainSqlite,
-  relayScale
+  relayScale,
+  scheduledDue
 ]
 
 const { positionals, values } = parseArgs({

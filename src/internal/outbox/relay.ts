@@ -197,7 +197,7 @@ export const start = Effect.fnUntraced(function*(options: {
 
   const scheduling = Effect.gen(function*() {
     for (let failures = 0;;) {
-      const exit = yield* Effect.exit(Schedule.move(store.outbox.scheduled))
+      const exit = yield* Effect.exit(Schedule.moveAndWait(store.outbox.scheduled))
       if (Exit.isSuccess(exit)) {
         failures = 0
         continue

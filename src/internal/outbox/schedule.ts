@@ -13,7 +13,7 @@ const leastMillis = 20
 export const mostMillis = 1_000
 
 /** Moves what is due, and waits until something may be. */
-export const move = (
+export const moveAndWait = (
   scheduled: MessageStore["Service"]["outbox"]["scheduled"]
 ): Effect.Effect<void, MessageStoreError> =>
   Effect.gen(function*() {

@@ -38,7 +38,7 @@ import {
   type Services,
   upTo
 } from "../consumer/support.ts"
-import { cases, freshName, type It } from "../features.ts"
+import { askUntil, cases, freshName, type It } from "../features.ts"
 
 export const relaying = (it: It<Services>, features: FrontFeatures): void => {
   const { check } = cases(it, features)
@@ -128,6 +128,13 @@ export const relaying = (it: It<Services>, features: FrontFeatures): void => {
         // Leases of an hour, renewed every twenty minutes: whoever had to wait for that would never see the events.
         const first = yield* relay({ lease: "1 hour" })
         const second = yield* relay({ lease: "1 hour" })
+        const shared = (...shares: ReadonlyArray<number>) =>
+          askUntil(features, `shares of ${shares.join(" and ")}`, Outbox.state, (state) => {
+            const owners = state.parts.map(({ owner }) => owner)
+            const found = Array.from(new Set(owners), (one) => owners.filter((owner) => owner === one).length)
+            return !owners.includes(undefined) && found.length === shares.length && found.every((n) => n === shares[0])
+          })
+        yield* shared(parts / 2, parts / 2)
         const publish = (from: number) =>
           Outbox.publishAll(topic, upTo(100).map((n) => new Item({ key: `key-${n}`, n: from + n }))).pipe(
             Outbox.transaction
@@ -135,9 +142,11 @@ export const relaying = (it: It<Services>, features: FrontFeatures): void => {
         yield* publish(0)
         yield* log.untilCount(100)
         yield* first.stop
+        yield* shared(parts)
         yield* publish(100)
         yield* log.untilCount(200)
         const third = yield* relay({ lease: "1 hour" })
+        yield* shared(parts / 2, parts / 2)
         yield* publish(200)
         yield* log.untilCount(300)
         yield* Effect.all([second.stop, third.stop])
