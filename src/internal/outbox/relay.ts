@@ -158,7 +158,10 @@ export const start = Effect.fnUntraced(function*(options: {
     if (busy.size > 0) {
       underWay++
       yield* Effect.forkIn(send(reading, [...busy]), flights, { startImmediately: true })
-    } else if (underWay === 0) yield* settle(Exit.succeed(Batch.nothing))
+    } else if (underWay === 0 && !wrapped) {
+      // Nothing in some parts would say nothing about the others, whose rows may be waiting for the broker.
+      yield* settle(Exit.succeed(Batch.nothing))
+    }
     return { some: busy.size > 0, more: readAfter !== undefined || wrapped }
   })
 
