@@ -16,8 +16,8 @@ import { freshSchema, postgres, urlOf } from "./databases.ts"
 const live = { clock: "live" } as const
 
 /** Begins a transaction that has an id and a snapshot, and stays open until the scope closes. */
-const lingering = Effect.fnUntraced(function*(database: string) {
-  const client = postgres({ url: urlOf((url) => (url.pathname = database)), maxConnections: 1 })
+const lingering = Effect.fnUntraced(function*(change: (url: URL) => void) {
+  const client = postgres({ url: urlOf(change), maxConnections: 1 })
   const begun = yield* Deferred.make<void>()
   yield* Effect.gen(function*() {
     const sql = yield* SqlClient.SqlClient
@@ -32,12 +32,17 @@ const lingering = Effect.fnUntraced(function*(database: string) {
   yield* Deferred.await(begun)
 })
 
+const databases = [
+  ["another database", (url: URL) => void (url.pathname = "/postgres")],
+  ["the same database", () => {}]
+] as const
+
 describe.skipIf(requireOrSkip("postgres"))("a transaction that stays open", () => {
-  for (const database of ["postgres", "test"]) {
-    it.live(`in the database ${database} does not hold up what commits after it`, () =>
+  for (const [where, change] of databases) {
+    it.live(`in ${where} does not hold up what commits after it`, () =>
       Effect.gen(function*() {
         const schema = yield* freshSchema
-        yield* lingering(database)
+        yield* lingering(change)
         yield* Effect.gen(function*() {
           const topic = yield* freshTopic(1)
           yield* Layer.build(Outbox.layerRelay())
