@@ -139,7 +139,8 @@ const wrapStore = (
           Effect.tap(() => at("insert"))
         ),
       read: (options) => Effect.tap(outbox.read(options), (rows) => rows.length > 0 ? at("read") : Effect.void),
-      remove: (options) => Effect.tap(outbox.remove(options), () => at("delete"))
+      remove: (options) => Effect.tap(outbox.remove(options), () => at("delete")),
+      sent: { ...outbox.sent, keep: (options) => Effect.tap(outbox.sent.keep(options), () => at("delete")) }
     },
     leases: {
       ...leases,
@@ -148,8 +149,8 @@ const wrapStore = (
     },
     inbox: {
       ...inbox,
-      claim: (consumer, keys) =>
-        inbox.claim(consumer, keys).pipe(
+      claim: (consumer, keys, idleAtMost) =>
+        inbox.claim(consumer, keys, idleAtMost).pipe(
           Effect.tap(() => note((inside) => (inside.claimed = true))),
           Effect.tap(() => at("inbox-claim"))
         ),

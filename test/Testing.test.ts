@@ -81,6 +81,39 @@ describe("failpoints", () => {
       assert.deepStrictEqual(Testing.steps.filter((step) => !passed.includes(step)), [])
     }))
 
+  it.live("hand on what they are given, and stand where sent events are kept, too", () =>
+    Effect.gen(function*() {
+      const { action, at } = makePassed()
+      const bounds: Array<Duration.Duration | undefined> = []
+      const watched = Layer.effect(
+        MessageStore,
+        MessageStore.use((store) =>
+          Effect.succeed(MessageStore.of({
+            ...store,
+            inbox: {
+              ...store.inbox,
+              claim: (consumer, keys, idleAtMost) => {
+                bounds.push(idleAtMost)
+                return store.inbox.claim(consumer, keys, idleAtMost)
+              }
+            }
+          }))
+        )
+      ).pipe(Layer.provideMerge(Memory.layer))
+      yield* Effect.gen(function*() {
+        const kept = at("delete")
+        const applied = at("store-commit")
+        yield* Layer.build(Layer.merge(
+          Outbox.layerRelay({ keep: "1 hour" }),
+          Consumer.layer("billing", [Consumer.exactlyOnce(Orders, () => Effect.void)])
+        ))
+        yield* Outbox.transaction(Outbox.publish(Orders, { id: 1 }))
+        yield* Effect.andThen(kept, applied)
+      }).pipe(Effect.scoped, Effect.provide(Layer.fresh(Testing.layerFailpoints(action)).pipe(Layer.provide(watched))))
+      assert.isAbove(bounds.length, 0)
+      assert.notInclude(bounds, undefined)
+    }))
+
   it.effect("are not there without the Layer", () =>
     Effect.gen(function*() {
       assert.isUndefined(yield* Testing.failpoint("own"))
