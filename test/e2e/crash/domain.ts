@@ -26,12 +26,13 @@ export interface Settings {
   /** The schema on Postgres. */
   readonly schema: string | undefined
   readonly brokers: ReadonlyArray<string>
-  readonly topicPrefix: string
-  readonly group: string
+  /** Of the topics and the groups: crashes that go side by side must not meet in a group, either. */
+  readonly prefix: string
   /** Where the process is to die, and the how manieth time it comes there. */
   readonly die: { readonly step: StepName; readonly pass: number } | undefined
 }
 
+export const group = "crash"
 export const partitions = 3
 export const keys = 6
 
@@ -66,7 +67,8 @@ export const services = (settings: Settings) =>
     Layer.provideMerge(client(settings)),
     Layer.merge(KafkaJs.layer({
       brokers: settings.brokers,
-      topicPrefix: settings.topicPrefix,
+      topicPrefix: settings.prefix,
+      groupPrefix: settings.prefix,
       sessionTimeout: sessionMillis,
       heartbeatInterval: "1 second"
     }))

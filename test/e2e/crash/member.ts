@@ -18,7 +18,7 @@ import * as Layer from "effect/Layer"
 import * as References from "effect/References"
 import * as Schedule from "effect/Schedule"
 import * as SqlClient from "effect/sql/SqlClient"
-import { isPoison, type Item, Items, keys, leaseMillis, services, type Settings } from "./domain.ts"
+import { group, isPoison, type Item, Items, keys, leaseMillis, services, type Settings } from "./domain.ts"
 
 const settings: Settings = JSON.parse(process.env.CRASH!)
 
@@ -73,7 +73,7 @@ const onFailure = { ...FailurePolicy.save(), retry: Schedule.recurs(1) }
 
 Layer.effectDiscard(Effect.sync(() => console.log("ready"))).pipe(
   Layer.provideMerge(Layer.mergeAll(
-    Consumer.layer(settings.group, [Consumer.exactlyOnce(Items, apply, { onFailure })]),
+    Consumer.layer(group, [Consumer.exactlyOnce(Items, apply, { onFailure })]),
     Outbox.layerRelay({ lease: leaseMillis }),
     producing,
     pruning

@@ -23,7 +23,7 @@ import { createInterface } from "node:readline"
 import { dieWithParent } from "../../../scripts/services/child.ts"
 import { chance } from "../soak/domain.ts"
 import * as Account from "./account.ts"
-import { type Item, Items, services, type Settings, type StepName, type StoreName, tables } from "./domain.ts"
+import { group, type Item, Items, services, type Settings, type StepName, type StoreName, tables } from "./domain.ts"
 
 export interface Servers {
   readonly brokers: ReadonlyArray<string>
@@ -172,19 +172,18 @@ const missing = number(
    and not exists (select 1 from applied as a where a.name = p.name and a.n = p.n)`
 )
 
-const observe = (group: string) =>
-  Effect.gen(function*() {
-    const sql = yield* SqlClient.SqlClient
-    const itemOf = ({ n, name }: { readonly name: string; readonly n: number }): Item => ({ key: name, n })
-    const placed = yield* sql<{ readonly name: string; readonly n: number }>`select name, n from placed`
-    const applied = yield* sql<{ readonly name: string; readonly n: number }>`select name, n from applied order by id`
-    return {
-      placed: placed.map(itemOf),
-      applied: applied.map(itemOf),
-      letters: yield* valuesOf(`${Items.name}.${group}.dead-letter`),
-      log: yield* valuesOf(Items.name)
-    } satisfies Account.Observed
-  })
+const observe = Effect.gen(function*() {
+  const sql = yield* SqlClient.SqlClient
+  const itemOf = ({ n, name }: { readonly name: string; readonly n: number }): Item => ({ key: name, n })
+  const placed = yield* sql<{ readonly name: string; readonly n: number }>`select name, n from placed`
+  const applied = yield* sql<{ readonly name: string; readonly n: number }>`select name, n from applied order by id`
+  return {
+    placed: placed.map(itemOf),
+    applied: applied.map(itemOf),
+    letters: yield* valuesOf(`${Items.name}.${group}.dead-letter`),
+    log: yield* valuesOf(Items.name)
+  } satisfies Account.Observed
+})
 
 const until = <A, E, R>(what: string, look: Effect.Effect<A, E, R>, isThere: (found: A) => boolean) =>
   Effect.timeoutOrElse(Effect.repeat(look, { schedule: Schedule.spaced("20 millis"), until: isThere }), {
@@ -217,8 +216,7 @@ export const crash = Effect.fnUntraced(function*(
     store,
     ...(yield* openDatabase(store, name, servers)),
     brokers: servers.brokers,
-    topicPrefix: `${name}.`,
-    group: "crash",
+    prefix: `${name}.`,
     die: { step, pass }
   }
   return yield* Effect.gen(function*() {
@@ -245,7 +243,7 @@ export const crash = Effect.fnUntraced(function*(
     )
     yield* until("everything is applied", missing, (left) => left === 0).pipe(
       Effect.andThen(
-        until("nothing is lost", Effect.map(observe(settings.group), Account.settle), ({ lost }) => lost === 0)
+        until("nothing is lost", Effect.map(observe, Account.settle), ({ lost }) => lost === 0)
       ),
       // Then the account says what is missing.
       Effect.catchTag("Unexpected", () => Effect.void)
@@ -254,7 +252,7 @@ export const crash = Effect.fnUntraced(function*(
     const end = yield* next.exited
     // 130: interrupted, and everything closed.
     if (end !== "130") return yield* unexpected(`the second process ended with ${end}`)
-    const observed = yield* observe(settings.group)
+    const observed = yield* observe
     return { ...Account.settle(observed), placed: observed.placed.length, recoveryMillis: Duration.toMillis(took) }
   }).pipe(
     Effect.provide(services(settings)),
