@@ -260,7 +260,11 @@ export interface OutboxRows {
    * fiber, and wakes the relays once that transaction has committed.
    */
   readonly append: (rows: Arr.NonEmptyReadonlyArray<OutboxRow>) => Effect.Effect<void, MessageStoreError>
-  /** Reads up to `limit` rows of the given parts, ordered by `(part, id)`, without locks. */
+  /**
+   * Reads rows of the given parts, ordered by `(part, id)`, without locks: up
+   * to `limit`, and beyond it where that is needed to read each row with all
+   * rows of its key that were committed before it.
+   */
   readonly read: (options: {
     readonly parts: Arr.NonEmptyReadonlyArray<number>
     readonly limit: number

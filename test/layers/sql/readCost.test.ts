@@ -19,12 +19,11 @@ interface Plan {
 
 /** The blocks that a read of one part touches. */
 const touched = Effect.fnUntraced(function*(sql: SqlClient.SqlClient, schema: string) {
-  const query = postgres({ schema, tablePrefix: "effect_events_" }).readRows([7], limit)
-  const [row] = yield* sql.unsafe<{ readonly "QUERY PLAN": ReadonlyArray<{ readonly Plan: Plan }> }>(
-    `explain (analyze, buffers, format json) ${query.sql}`,
-    query.params
-  )
-  const { Plan: plan } = row!["QUERY PLAN"][0]!
+  const [row] = yield* postgres({ schema, tablePrefix: "effect_events_" }).readRows([7], limit)({
+    rows: (query) => sql.unsafe(`explain (analyze, buffers, format json) ${query.sql}`, query.params),
+    together: (program) => program
+  })
+  const [{ Plan: plan }] = row!["QUERY PLAN"] as [{ readonly Plan: Plan }]
   assert.strictEqual(plan["Actual Rows"], limit)
   assert.notInclude(JSON.stringify(plan), "Seq Scan")
   return plan["Shared Hit Blocks"] + plan["Shared Read Blocks"]

@@ -181,9 +181,10 @@ export interface Dialect {
 
   /**
    * Rows of the given parts by `(part, id)`. A work list: no cursor, since ids
-   * become visible out of order and a cursor strands what commits late.
+   * become visible out of order and a cursor strands what commits late. Of each
+   * key without gaps: what committed before a row is read with it.
    */
-  readonly readRows: (parts: ReadonlyArray<number>, limit: number) => Query
+  readonly readRows: (parts: ReadonlyArray<number>, limit: number) => Program<ReadonlyArray<Row>>
 
   readonly storedRow: (row: Row) => StoredRow
 

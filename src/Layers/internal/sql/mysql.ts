@@ -51,6 +51,7 @@ import {
   selectedTwice,
   valuesOf
 } from "./mysqlParameters.ts"
+import { reading } from "./mysqlRead.ts"
 import { removal } from "./mysqlRemoval.ts"
 import { keyLocks, later, migrations, never, now } from "./mysqlTables.ts"
 
@@ -70,11 +71,6 @@ export const mysql = ({ tablePrefix }: Location): Dialect => {
   const scheduleText = byCount((count) =>
     `insert into ${scheduled} (part, message_id, topic, \`key\`, headers, payload, due_at) values ` +
     placeholders(count, `(?, unhex(replace(?, '-', '')), ?, ?, ?, ?, timestampadd(microsecond, ? * 1000, ${never}))`)
-  )
-
-  const readText = byCount((count) =>
-    `select part, id, hex(message_id) as message_id, topic, \`key\`, headers, payload from ${outbox}
-where part in (${placeholders(count)}) order by part, id limit ?`
   )
 
   const removing = removal({ lease, outbox })
@@ -194,7 +190,7 @@ where table_schema = database() and table_name in (${placeholders(tableNames.len
 
     lockKeys: (keys) => lockRows(keyLock, lockNumbers(keys, BigInt(keyLocks)).map(Number)),
 
-    readRows: (of, limit) => ({ sql: readText(of.length), params: [...of, String(limit)] }),
+    readRows: reading(outbox),
 
     storedRow: textualRow,
 

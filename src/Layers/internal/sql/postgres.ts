@@ -264,7 +264,7 @@ join pg_catalog.pg_namespace n on n.oid = c.relnamespace`,
       params: [lockNumbers(keys, 2n ** 31n).map(Number)]
     }),
 
-    readRows: (of, limit) => ({ sql: readText, params: [of, limit] }),
+    readRows: (of, limit) => ({ rows }) => rows({ sql: readText, params: [of, limit] }),
 
     storedRow,
 

@@ -201,7 +201,7 @@ where type = 'table' and name in (select value from json_each(?))`,
 
     lockKeys: () => undefined,
 
-    readRows: (of, limit) => ({ sql: readText, params: [JSON.stringify(of), limit] }),
+    readRows: (of, limit) => ({ rows }) => rows({ sql: readText, params: [JSON.stringify(of), limit] }),
 
     storedRow: textualRow,
 

@@ -82,7 +82,7 @@ const makeOutbox = (
     return query === undefined ? Effect.void : Effect.asVoid(within("lock keys of the outbox", rowsOf(query)))
   },
   read: ({ parts, limit }) =>
-    Effect.map(quiet("read the outbox", rowsOf(dialect.readRows(parts, limit))), (rows) => rows.map(dialect.storedRow)),
+    Effect.map(quiet("read the outbox", dialect.readRows(parts, limit)), (rows) => rows.map(dialect.storedRow)),
   remove: ({ owner, leases, rows }) =>
     leases.length === 0
       ? Effect.succeed(0)
