@@ -16,7 +16,6 @@ import type { KafkaCluster } from "../../scripts/services/kafka/cluster.ts"
 import { Broker } from "../../src/Broker.ts"
 import * as Consumer from "../../src/Consumer.ts"
 import type * as Event from "../../src/Event.ts"
-import * as KafkaJs from "../../src/Layers/KafkaJs.ts"
 import { MessageStore } from "../../src/MessageStore.ts"
 import * as Publisher from "../../src/Publisher.ts"
 import { kill, ownKafka, start } from "../layers/kafkajs/cluster.ts"
@@ -24,6 +23,7 @@ import { outside } from "../layers/kafkajs/outside.ts"
 import { freshSchema, postgresInstance } from "../layers/sql/databases.ts"
 import { Item, itemTopic, silent, upTo } from "../suites/consumer/support.ts"
 import { within } from "../suites/features.ts"
+import { KafkaLayer, type Options } from "../support/kafkaClient.ts"
 import { requireOrSkip } from "../support/services.ts"
 
 const partitions = 6
@@ -58,7 +58,7 @@ const overtaken = (all: ReadonlyArray<number>): ReadonlyArray<number> => {
 /** A stage: a cluster, a database, publishing without end, and members that come and go. */
 const stage = Effect.fnUntraced(function*(nodes: 1 | 3) {
   const cluster = yield* ownKafka({ nodes })
-  const options: KafkaJs.Options = {
+  const options: Options = {
     brokers: cluster.brokers,
     sessionTimeout: "30 seconds",
     heartbeatInterval: "500 millis",
@@ -90,7 +90,7 @@ const stage = Effect.fnUntraced(function*(nodes: 1 | 3) {
     const scope = yield* Scope.fork(yield* Effect.scope)
     yield* Layer.buildWithScope(
       Consumer.layer(group, consumers(member)).pipe(
-        Layer.provide(Layer.fresh(KafkaJs.layer(options))),
+        Layer.provide(Layer.fresh(KafkaLayer.layer(options))),
         Layer.provide(Layer.succeed(MessageStore, store)),
         Layer.provide(Layer.succeed(SqlClient.SqlClient, sql)),
         Layer.provide(silent)
@@ -100,7 +100,7 @@ const stage = Effect.fnUntraced(function*(nodes: 1 | 3) {
     return { leave: Scope.close(scope, Exit.void) }
   })
 
-  const publisher = yield* Layer.build(Layer.fresh(KafkaJs.layer(options)))
+  const publisher = yield* Layer.build(Layer.fresh(KafkaLayer.layer(options)))
   let published = 0
   const stopped = yield* Deferred.make<void>()
   const publishing = Effect.gen(function*() {

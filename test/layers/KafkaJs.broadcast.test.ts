@@ -6,11 +6,11 @@ import * as Fiber from "effect/Fiber"
 import * as Layer from "effect/Layer"
 import * as Broadcast from "../../src/Broadcast.ts"
 import { Broker } from "../../src/Broker.ts"
-import * as KafkaJs from "../../src/Layers/KafkaJs.ts"
 import { broadcastSuite } from "../suites/broadcast/index.ts"
 import { inAnotherProcess, logged, numbersOf } from "../suites/broadcast/support.ts"
 import { removedAtEnd } from "../suites/consumer/kafka.ts"
 import { freshTopic, items, publishAll, silent, upTo } from "../suites/consumer/support.ts"
+import { KafkaLayer } from "../support/kafkaClient.ts"
 import { kafkaBrokers, requireOrSkip } from "../support/services.ts"
 import { kill, ownKafka, start } from "./kafkajs/cluster.ts"
 import { outside } from "./kafkajs/outside.ts"
@@ -21,7 +21,7 @@ const topicPrefix = `t-${crypto.randomUUID()}.`
 const kafka = outside(brokers)
 
 const services = Layer.provideMerge(
-  KafkaJs.layer({ brokers, topicPrefix, source: "/suite", requestTimeout: "3 seconds", metadataMaxAge: "1 second" }),
+  KafkaLayer.layer({ brokers, topicPrefix, source: "/suite", requestTimeout: "3 seconds", metadataMaxAge: "1 second" }),
   Layer.effectDiscard(removedAtEnd(topicPrefix))
 )
 

@@ -1,14 +1,14 @@
 /** The KafkaJs Layer against the conformance suite of brokers. */
 import { describe } from "@effect/vitest"
-import * as KafkaJs from "../../src/Layers/KafkaJs.ts"
 import { brokerSuite } from "../suites/broker/index.ts"
+import { KafkaLayer, type Options } from "../support/kafkaClient.ts"
 import { kafkaBrokers, requireOrSkip } from "../support/services.ts"
 import { outside } from "./kafkajs/outside.ts"
 
 describe.skipIf(requireOrSkip("kafka"))("with a real Kafka", () => {
   const brokers = kafkaBrokers ?? []
   const { addPartitions, deleteTopic, expire, skipOffsets } = outside(brokers)
-  const options: KafkaJs.Options = {
+  const options: Options = {
     brokers,
     clientId: "conformance",
     // Short, so that a case is not mostly waiting.
@@ -16,8 +16,8 @@ describe.skipIf(requireOrSkip("kafka"))("with a real Kafka", () => {
     sessionTimeout: "6 seconds",
     metadataMaxAge: "1 second"
   }
-  brokerSuite("KafkaJs", KafkaJs.layer(options), {
-    ...KafkaJs.features.broker,
+  brokerSuite("KafkaJs", KafkaLayer.layer(options), {
+    ...KafkaLayer.features.broker,
     addPartitions,
     deleteTopic,
     expire,

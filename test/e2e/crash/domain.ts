@@ -2,7 +2,6 @@
 import * as MysqlClient from "@effect/sql-mysql2/MysqlClient"
 import * as PgClient from "@effect/sql-pg/PgClient"
 import * as SqliteClient from "@effect/sql-sqlite-node/SqliteClient"
-import * as KafkaJs from "effect-events/Layers/KafkaJs"
 import * as SqlStore from "effect-events/Layers/SqlStore"
 import * as Testing from "effect-events/Testing"
 import * as Topic from "effect-events/Topic"
@@ -11,6 +10,7 @@ import * as Layer from "effect/Layer"
 import * as Redacted from "effect/Redacted"
 import * as Schema from "effect/Schema"
 import * as SqlClient from "effect/sql/SqlClient"
+import { KafkaLayer } from "../../support/kafkaClient.ts"
 
 export const stores = ["pg", "mariadb", "sqlite"] as const
 export type StoreName = typeof stores[number]
@@ -65,7 +65,7 @@ const client = ({ schema, store, url }: Settings): Layer.Layer<SqlClient.SqlClie
 export const services = (settings: Settings) =>
   SqlStore.layerWith({ schema: settings.schema }).pipe(
     Layer.provideMerge(client(settings)),
-    Layer.merge(KafkaJs.layer({
+    Layer.merge(KafkaLayer.layer({
       brokers: settings.brokers,
       topicPrefix: settings.prefix,
       groupPrefix: settings.prefix,

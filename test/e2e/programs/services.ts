@@ -5,7 +5,6 @@
 import * as NodeRuntime from "@effect/platform-node/NodeRuntime"
 import * as MysqlClient from "@effect/sql-mysql2/MysqlClient"
 import * as PgClient from "@effect/sql-pg/PgClient"
-import * as KafkaJs from "effect-events/Layers/KafkaJs"
 import * as SqlStore from "effect-events/Layers/SqlStore"
 import * as Topic from "effect-events/Topic"
 import type * as Config from "effect/Config"
@@ -16,6 +15,7 @@ import * as References from "effect/References"
 import * as Schema from "effect/Schema"
 import type * as SqlClient from "effect/sql/SqlClient"
 import type * as SqlError from "effect/sql/SqlError"
+import { KafkaLayer } from "../../support/kafkaClient.ts"
 
 export type Database =
   | { readonly _tag: "Postgres"; readonly url: string; readonly schema: string }
@@ -49,7 +49,7 @@ export const Extras = Topic.make("extras", { schema: Item, key: (item) => item.k
 
 /** A session as short as the broker allows, so that a dead member is missed soon. */
 export const kafka = (settings: Settings) =>
-  KafkaJs.layer({
+  KafkaLayer.layer({
     brokers: settings.brokers,
     topicPrefix: settings.topicPrefix,
     sessionTimeout: "6 seconds",

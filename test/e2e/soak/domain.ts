@@ -1,12 +1,12 @@
 /** What the processes of a soak share: settings, topics, Layers, and the line in which a handler says what it did. */
 import * as PgClient from "@effect/sql-pg/PgClient"
-import * as KafkaJs from "effect-events/Layers/KafkaJs"
 import * as SqlStore from "effect-events/Layers/SqlStore"
 import * as Topic from "effect-events/Topic"
 import * as Layer from "effect/Layer"
 import * as Logger from "effect/Logger"
 import * as Redacted from "effect/Redacted"
 import * as Schema from "effect/Schema"
+import { KafkaLayer } from "../../support/kafkaClient.ts"
 
 export interface Settings {
   readonly brokers: ReadonlyArray<string>
@@ -72,7 +72,7 @@ export const readLine = (line: string): Applied => {
 
 /** The shortest session that brokers allow. */
 export const kafka = (settings: Settings, clientId: string) =>
-  KafkaJs.layer({
+  KafkaLayer.layer({
     brokers: settings.brokers,
     clientId,
     source: "/soak",

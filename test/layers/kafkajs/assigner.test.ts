@@ -4,13 +4,15 @@ import * as Effect from "effect/Effect"
 import * as fc from "fast-check"
 import KafkaJsClient from "kafkajs"
 import type { Cluster } from "kafkajs"
-import * as Assigner from "../../../src/Layers/internal/kafkajs/assigner.ts"
+import * as Assigner from "../../../src/Layers/internal/kafka/assigner.ts"
+import * as KafkaJsAssigner from "../../../src/Layers/internal/kafkajs/assigner.ts"
 
 const upTo = (count: number) => Array.from({ length: count }, (_, index) => index)
 const member = (id: string, topics: ReadonlyArray<string>, owned: Assigner.Owned = {}): Assigner.Candidate => ({
   id,
   topics,
-  owned
+  owned,
+  keeps: false
 })
 const partitions = (counts: Record<string, number>) =>
   new Map(Object.entries(counts).map(([topic, count]) => [topic, upTo(count)]))
@@ -77,7 +79,8 @@ describe("the assigner", () => {
     const topics = ["x", "y", "z"]
     const ids = ["a", "b", "c", "d"]
     const claims = fc.dictionary(fc.constantFrom(...topics), fc.array(fc.nat(8), { maxLength: 4 }))
-    const candidate = (id: string) => fc.record({ id: fc.constant(id), topics: fc.subarray(topics), owned: claims })
+    const candidate = (id: string) =>
+      fc.record({ id: fc.constant(id), topics: fc.subarray(topics), owned: claims, keeps: fc.boolean() })
     const arbitrary = fc.tuple(
       fc.subarray(ids, { minLength: 1 }).chain((some) => fc.tuple(...some.map(candidate))),
       fc.tuple(...topics.map(() => fc.nat(7)))
@@ -104,7 +107,7 @@ describe("the assigner", () => {
       const cluster = {
         findTopicPartitionMetadata: (topic: string) => topic === "own" ? [{ partitionId: 0 }, { partitionId: 1 }] : []
       } as unknown as Cluster
-      const assigner = Assigner.make({
+      const assigner = KafkaJsAssigner.make({
         owned: () => ({}),
         lookUp: (topics) => Promise.resolve(new Map(topics.map((topic) => [topic, [0, 1, 2]])))
       })({ cluster, groupId: "group", logger: undefined as never })

@@ -10,14 +10,14 @@ import { createHook } from "node:async_hooks"
 import * as net from "node:net"
 import { saslUser } from "../../../scripts/services/kafka/properties.ts"
 import { Broker } from "../../../src/Broker.ts"
-import * as KafkaJs from "../../../src/Layers/KafkaJs.ts"
+import { KafkaLayer, type Options } from "../../support/kafkaClient.ts"
 import { kafkaBrokers, requireOrSkip } from "../../support/services.ts"
 import { ownKafka } from "./cluster.ts"
 import { connect, newTopic, readLog, sendText, silentAddress } from "./support.ts"
 
 /** How a Layer fails to be built, and how long that took. */
-const failure = (options: KafkaJs.Options) =>
-  Effect.timed(Effect.flip(Effect.scoped(Layer.build(KafkaJs.layer(options))))).pipe(
+const failure = (options: Options) =>
+  Effect.timed(Effect.flip(Effect.scoped(Layer.build(KafkaLayer.layer(options))))).pipe(
     Effect.map(([duration, error]) => ({ duration: Duration.toMillis(duration), reason: error.reason, error }))
   )
 
@@ -75,7 +75,7 @@ describe.skipIf(requireOrSkip("kafka"))("with a real Kafka", () => {
     Effect.gen(function*() {
       const env = { KAFKA_BROKERS: brokers.join(","), KAFKA_CLIENT_ID: "billing", KAFKA_TOPIC_PREFIX: "test." }
       const provider = ConfigProvider.layer(ConfigProvider.fromEnv({ env }))
-      const broker = Context.get(yield* Layer.build(Layer.provide(KafkaJs.layerConfig(), provider)), Broker)
+      const broker = Context.get(yield* Layer.build(Layer.provide(KafkaLayer.layerConfig(), provider)), Broker)
       assert.strictEqual(broker.source, "billing")
       assert.strictEqual(broker.address, brokers.join(","))
       const topic = yield* newTopic(broker, 1)

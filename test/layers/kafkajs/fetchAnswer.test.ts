@@ -3,7 +3,8 @@ import { assert, describe, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import * as fc from "fast-check"
 import { createRequire } from "node:module"
-import { decode, read } from "../../../src/Layers/internal/kafkajs/fetchAnswer.ts"
+import { visible } from "../../../src/Layers/internal/kafka/recordBatch.ts"
+import { decode } from "../../../src/Layers/internal/kafkajs/fetchAnswer.ts"
 import { answerOf, type GivenBatch, type GivenPartition, type GivenRecord, marker } from "./answers.ts"
 
 const versions = [4, 5, 7, 8, 11]
@@ -17,7 +18,7 @@ const decoded = (version: number, payload: Buffer) => decode(version, payload, b
 const shown = (from: number, partition: GivenPartition) =>
   Effect.promise(() => decoded(11, answerOf(11, "items", [partition]))).pipe(
     Effect.map(({ responses }) => {
-      const { nextOffset, records } = read(responses[0]!.partitions[0]!, BigInt(from))
+      const { nextOffset, records } = visible(responses[0]!.partitions[0]!.messages, BigInt(from))
       return { offsets: records.map(({ offset }) => Number(offset)), next: Number(nextOffset) }
     })
   )

@@ -2,7 +2,6 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import * as Consumer from "../../../src/Consumer.ts"
-import * as KafkaJs from "../../../src/Layers/KafkaJs.ts"
 import { freshPrefix } from "../../suites/consumer/kafka.ts"
 import {
   ascending,
@@ -19,6 +18,7 @@ import {
   silent,
   upTo
 } from "../../suites/consumer/support.ts"
+import { KafkaLayer } from "../../support/kafkaClient.ts"
 import { startProxy } from "../../support/proxy.ts"
 import { kafkaBrokers, requireOrSkip } from "../../support/services.ts"
 
@@ -28,7 +28,7 @@ describe.skipIf(requireOrSkip("kafka"))("a program whose connections go silent",
     () =>
       Effect.gen(function*() {
         const proxy = yield* startProxy(kafkaBrokers![0]!)
-        const kafka = KafkaJs.layer({
+        const kafka = KafkaLayer.layer({
           brokers: [proxy.address],
           topicPrefix: yield* freshPrefix,
           requestTimeout: "3 seconds",

@@ -4,10 +4,10 @@ import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
 import * as Queue from "effect/Queue"
 import type { Signal } from "../../../src/Broker.ts"
+import type { Settings } from "../../../src/Layers/internal/kafka/settings.ts"
 import * as Coordinator from "../../../src/Layers/internal/kafkajs/coordinator.ts"
 import * as Grants from "../../../src/Layers/internal/kafkajs/grants.ts"
 import type { Network, Node } from "../../../src/Layers/internal/kafkajs/internals.ts"
-import type { Settings } from "../../../src/Layers/internal/kafkajs/settings.ts"
 
 /** Lets everything run that is ready. */
 const settle = Effect.repeat(Effect.promise(() => new Promise<void>((resolve) => setImmediate(resolve))), { times: 20 })

@@ -1,13 +1,13 @@
 /** What an answer to a produce, or its absence, means for the batch. */
 import { assert, describe, it } from "@effect/vitest"
-import { KafkaJsFailure } from "../../../src/Layers/internal/kafkajs/errors.ts"
-import { judge } from "../../../src/Layers/internal/kafkajs/producer.ts"
+import { judge } from "../../../src/Layers/internal/kafka/producer.ts"
+import { failureOf } from "../../../src/Layers/internal/kafkajs/errors.ts"
 
 const answered = (type: string, retriable = false) =>
-  new KafkaJsFailure({ error: Object.assign(new Error(type), { name: "KafkaJSProtocolError", type, retriable }) })
-const unanswered = new KafkaJsFailure({
-  error: Object.assign(new Error("timed out"), { name: "KafkaJSRequestTimeoutError", retriable: true })
-})
+  failureOf(Object.assign(new Error(type), { name: "KafkaJSProtocolError", type, retriable }))
+const unanswered = failureOf(
+  Object.assign(new Error("timed out"), { name: "KafkaJSRequestTimeoutError", retriable: true })
+)
 
 describe("a batch", () => {
   const cases = [

@@ -2,9 +2,8 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
+import type { Settings } from "../../../src/Layers/internal/kafka/settings.ts"
 import * as Cluster from "../../../src/Layers/internal/kafkajs/cluster.ts"
-import type { Node } from "../../../src/Layers/internal/kafkajs/internals.ts"
-import type { Settings } from "../../../src/Layers/internal/kafkajs/settings.ts"
 import { kafkaBrokers, requireOrSkip } from "../../support/services.ts"
 import { silentAddress } from "./support.ts"
 
@@ -28,31 +27,29 @@ const settings = (brokers: ReadonlyArray<string>): Settings => ({
   maxWait: 100
 })
 
-const hang = (cluster: Cluster.Cluster, node: Node) => cluster.request(node, () => new Promise<never>(() => {}), 50)
+const hang = (cluster: Cluster.Cluster) => cluster.call(() => new Promise<never>(() => {}), 50)
 
 describe.skipIf(requireOrSkip("kafka"))("a client that was given up", () => {
   it.live("fails what still uses it in a way that is tried again, and another takes its place", () =>
     Effect.gen(function*() {
       const cluster = yield* Cluster.make(settings(kafkaBrokers!))
       const before = yield* cluster.anyNode
-      const hung = yield* Effect.flip(hang(cluster, before))
-      const late = yield* Effect.flip(cluster.request(before, (node) => node.metadata([])))
-      assert.deepStrictEqual([hung.transient, late.transient], [true, true], `${late.kind}: ${late.detail}`)
+      const hung = yield* Effect.flip(hang(cluster))
+      const late = yield* Effect.flip(before.initProducerId)
+      assert.deepStrictEqual([hung.transient, late.transient], [true, true], late.detail)
       const after = yield* cluster.anyNode
-      yield* cluster.request(after, (node) => node.metadata([]))
+      yield* after.initProducerId
     }).pipe(Effect.scoped))
 
   it.live("fails what is just connecting over it in a way that is tried again, too", () =>
     Effect.gen(function*() {
-      const elsewhere = yield* Cluster.make(settings(kafkaBrokers!))
-      const node = yield* elsewhere.anyNode
       // With TLS a connection to it stays half made.
       const cluster = yield* Cluster.make({ ...settings([yield* silentAddress]), ssl: true })
       const connecting = yield* Effect.forkChild(Effect.flip(cluster.anyNode))
       yield* Effect.sleep("200 millis")
-      yield* Effect.flip(hang(cluster, node))
+      yield* Effect.flip(hang(cluster))
       const failure = yield* Fiber.join(connecting)
-      assert.isTrue(failure.transient, `${failure.kind}: ${failure.detail}`)
+      assert.isTrue(failure.transient, failure.detail)
     }).pipe(Effect.scoped))
 
   it.live("is one whose only broker takes connections and says nothing, as a frozen one does", () =>

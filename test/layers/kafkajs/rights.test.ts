@@ -15,12 +15,12 @@ import { Broker } from "../../../src/Broker.ts"
 import * as Consumer from "../../../src/Consumer.ts"
 import * as FailurePolicy from "../../../src/FailurePolicy.ts"
 import * as Health from "../../../src/Health.ts"
-import * as KafkaJs from "../../../src/Layers/KafkaJs.ts"
 import * as Publisher from "../../../src/Publisher.ts"
 import * as Topic from "../../../src/Topic.ts"
 import { reasonOf, send } from "../../suites/broker/support.ts"
 import { silent } from "../../suites/consumer/support.ts"
 import { freshName, within } from "../../suites/features.ts"
+import { KafkaLayer } from "../../support/kafkaClient.ts"
 import { requireOrSkip } from "../../support/services.ts"
 import { ownKafka } from "./cluster.ts"
 
@@ -31,7 +31,7 @@ const own = Layer.effect(Own, ownKafka({ sasl: true, acls: true }))
 /** The Layer as the user who has no rights but those granted. */
 const asAlice = Layer.unwrap(Own.use(({ saslBrokers }) =>
   Effect.succeed(
-    KafkaJs.layer({
+    KafkaLayer.layer({
       brokers: saslBrokers,
       sasl: { mechanism: "plain", username: saslUser.username, password: Redacted.make(saslUser.password) }
     })
@@ -39,7 +39,7 @@ const asAlice = Layer.unwrap(Own.use(({ saslBrokers }) =>
 ))
 
 /** The Layer as the user who may do everything. */
-const asAdmin = Layer.unwrap(Own.use(({ brokers }) => Effect.succeed(KafkaJs.layer({ brokers }))))
+const asAdmin = Layer.unwrap(Own.use(({ brokers }) => Effect.succeed(KafkaLayer.layer({ brokers }))))
 
 const grant = (
   kind: "topic" | "group",

@@ -6,16 +6,16 @@ import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as net from "node:net"
 import * as Broker from "../../../src/Broker.ts"
-import * as KafkaJs from "../../../src/Layers/KafkaJs.ts"
 import { bytes, nonEmpty, upTo } from "../../suites/broker/support.ts"
 import { freshName } from "../../suites/features.ts"
+import { KafkaLayer, type Options } from "../../support/kafkaClient.ts"
 
 export { bytes, freshName, nonEmpty, upTo }
 
 /** A broker of its own, closed with the scope. Timeouts are short, so that accidents end soon. */
-export const connect = (options: KafkaJs.Options) =>
+export const connect = (options: Options) =>
   Effect.map(
-    Layer.build(KafkaJs.layer({
+    Layer.build(KafkaLayer.layer({
       heartbeatInterval: "500 millis",
       sessionTimeout: "6 seconds",
       requestTimeout: "3 seconds",

@@ -5,9 +5,9 @@ import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
 import * as Layer from "effect/Layer"
 import * as Consumer from "../../../src/Consumer.ts"
-import * as KafkaJs from "../../../src/Layers/KafkaJs.ts"
 import * as Publisher from "../../../src/Publisher.ts"
 import { Item, itemTopic, silent } from "../../suites/consumer/support.ts"
+import { KafkaLayer } from "../../support/kafkaClient.ts"
 import { requireOrSkip } from "../../support/services.ts"
 import { kill, ownKafka, start } from "./cluster.ts"
 import { upTo } from "./support.ts"
@@ -27,7 +27,7 @@ describe.skipIf(requireOrSkip("kafka"))("ten members of one group", () => {
       Effect.gen(function*() {
         const cluster = yield* ownKafka({ nodes: 1 })
         const node = cluster.nodes[0]!
-        const layer = KafkaJs.layer({
+        const layer = KafkaLayer.layer({
           brokers: cluster.brokers,
           sessionTimeout: "30 seconds",
           heartbeatInterval: "1 second",

@@ -1,7 +1,8 @@
 /** What is asked and understood of topic ids, without a broker. */
 import { assert, describe, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
-import { attempt, unknownTopic } from "../../../src/Layers/internal/kafkajs/errors.ts"
+import { unknownTopic } from "../../../src/Layers/internal/kafka/failure.ts"
+import { attempt } from "../../../src/Layers/internal/kafkajs/errors.ts"
 import type { Node, OwnRequest } from "../../../src/Layers/internal/kafkajs/internals.ts"
 import * as TopicIds from "../../../src/Layers/internal/kafkajs/topicIds.ts"
 

@@ -4,8 +4,8 @@ import * as Layer from "effect/Layer"
 import type * as Scope from "effect/Scope"
 import { type Admin, Kafka, logLevel } from "kafkajs"
 import type { TopicPartition } from "../../../src/Broker.ts"
-import * as KafkaJs from "../../../src/Layers/KafkaJs.ts"
 import { outside } from "../../layers/kafkajs/outside.ts"
+import { KafkaLayer } from "../../support/kafkaClient.ts"
 import { kafkaBrokers } from "../../support/services.ts"
 import { Outside } from "./outside.ts"
 import { run } from "./support.ts"
@@ -69,7 +69,7 @@ export const sessionMillis = 6_000
 export const freshKafka = Layer.unwrap(
   Effect.map(freshPrefix, (topicPrefix) =>
     Layer.merge(
-      KafkaJs.layer({
+      KafkaLayer.layer({
         brokers: kafkaBrokers!,
         source: "/suite",
         topicPrefix,

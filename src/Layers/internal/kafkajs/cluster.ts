@@ -22,37 +22,13 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Scope from "effect/Scope"
 import * as Semaphore from "effect/Semaphore"
-import type { PartitionMetadata } from "kafkajs"
+import type * as Kafka from "../kafka/cluster.ts"
+import { type KafkaFailure, noAnswer, protocolFailure } from "../kafka/failure.ts"
+import type { Settings } from "../kafka/settings.ts"
 import * as Connection from "./connection.ts"
-import { attempt, KafkaJsFailure, noAnswer } from "./errors.ts"
+import { attempt, isConnectionError } from "./errors.ts"
 import type { Network, Node } from "./internals.ts"
-import type { Settings } from "./settings.ts"
-
-/** What was last heard of a topic, and when. */
-export interface Description {
-  readonly at: number
-  readonly partitions: ReadonlyArray<PartitionMetadata>
-}
-
-export interface Cluster {
-  /** The partitions of a (physical) topic, heard of at `notBefore` or later if the brokers answer. */
-  readonly describe: (topic: string, notBefore: number) => Effect.Effect<Description, KafkaJsFailure>
-  /** What was last heard of a topic, however long ago. */
-  readonly known: (topic: string) => Description | undefined
-  /** The broker with this id, connected. */
-  readonly node: (id: number) => Effect.Effect<Node, KafkaJsFailure>
-  /** Any broker, connected: for requests that every broker answers. */
-  readonly anyNode: Effect.Effect<Node, KafkaJsFailure>
-  readonly controller: Effect.Effect<Node, KafkaJsFailure>
-  /** A request within `patience`; without an answer the connection is given up. */
-  readonly request: <A>(
-    node: Node,
-    call: (node: Node) => Promise<A>,
-    patience?: number
-  ) => Effect.Effect<A, KafkaJsFailure>
-  /** Destroys the connections to a broker: nothing that waits there leaves any more. */
-  readonly hangUp: (node: Node) => Effect.Effect<void>
-}
+import * as Nodes from "./nodes.ts"
 
 interface Link {
   readonly door: Connection.Door
@@ -72,7 +48,7 @@ interface Links {
   readonly now: () => number
   /** One refresh at a time: KafkaJS has one list of target topics. */
   readonly mutex: Semaphore.Semaphore
-  readonly known: Map<string, Description>
+  readonly known: Map<string, Kafka.Description>
   opened: number
   present: Link | undefined
 }
@@ -95,8 +71,8 @@ const replace = (links: Links, broken: Link) =>
   })
 
 /** A link that hears nothing from the only broker that it knows. Where a connection fails, KafkaJS tries the next one. */
-const isDeaf = ({ network }: Link, failure: KafkaJsFailure): boolean =>
-  failure.unanswered && failure.kind !== "KafkaJSConnectionError" && !network.brokerPool.hasConnectedBrokers()
+const isDeaf = ({ network }: Link, failure: KafkaFailure): boolean =>
+  failure.unanswered && !isConnectionError(failure) && !network.brokerPool.hasConnectedBrokers()
 
 /**
  * Calls KafkaJS; a call that hangs takes its link with it. What else was under
@@ -118,12 +94,7 @@ const forget = (used: Link, node: Node) => {
   if (Object.values(brokers).includes(node)) used.network.removeBroker(addressOf(node))
 }
 
-const overtaken = new KafkaJsFailure({
-  error: Object.assign(new Error("The metadata of other topics came instead"), {
-    name: "KafkaJSTopicMetadataNotLoaded",
-    retriable: true
-  })
-})
+const overtaken = protocolFailure("LEADER_NOT_AVAILABLE", "The metadata of other topics came instead", true)
 
 /** How often an answer that covers other topics is asked for again. */
 const mostOvertaken = 5
@@ -131,7 +102,7 @@ const mostOvertaken = 5
 const refresh = Effect.fnUntraced(function*(
   links: Links,
   topic: string
-): Effect.fn.Return<Description, KafkaJsFailure> {
+): Effect.fn.Return<Kafka.Description, KafkaFailure> {
   for (let tries = 0; tries < mostOvertaken; tries++) {
     const used = yield* current(links)
     const at = links.now()
@@ -140,9 +111,14 @@ const refresh = Effect.fnUntraced(function*(
     // Not `network.refreshMetadata`: KafkaJS calls that itself when it does not reach a broker, for the topics of that
     // moment, and whoever calls it meanwhile shares that answer, or that error, about other topics.
     yield* bounded(links, used, () => used.network.brokerPool.refreshMetadata([topic]))
-    const partitions = used.network.findTopicPartitionMetadata(topic)
+    const found = used.network.findTopicPartitionMetadata(topic)
     // A topic that does not exist is an error and not an empty list: KafkaJS's own refresh was faster.
-    if (partitions.length === 0) continue
+    if (found.length === 0) continue
+    const partitions = found.map(({ leader, partitionId, replicas }) => ({
+      partition: partitionId,
+      leader,
+      replicas: replicas.length
+    }))
     const description = { at, partitions }
     links.known.set(topic, description)
     return description
@@ -150,8 +126,8 @@ const refresh = Effect.fnUntraced(function*(
   return yield* overtaken
 })
 
-const describe = (links: Links) => (topic: string, notBefore: number): Effect.Effect<Description, KafkaJsFailure> => {
-  const orElse = (refreshed: Effect.Effect<Description, KafkaJsFailure>) =>
+const describe = (links: Links): Kafka.Cluster["describe"] => (topic, notBefore) => {
+  const orElse = (refreshed: Effect.Effect<Kafka.Description, KafkaFailure>) =>
     Effect.suspend(() => {
       const known = links.known.get(topic)
       return known !== undefined && known.at >= notBefore ? Effect.succeed(known) : refreshed
@@ -175,8 +151,33 @@ const controller = (links: Links) =>
       return used.network.refreshMetadata().then(() => used.network.findControllerBroker())
     })).pipe(Semaphore.withPermit(links.mutex))
 
+/** A request; without an answer the connection is given up. */
+const request = (links: Links, node: Node) => <A>(call: (node: Node) => Promise<A>): Effect.Effect<A, KafkaFailure> =>
+  Effect.flatMap(
+    current(links),
+    (used) =>
+      Effect.tapError(bounded(links, used, () => call(node)), (failure) =>
+        Effect.sync(() => {
+          if (failure.unanswered) forget(used, node)
+        }))
+  )
+
+const nodeOf = (links: Links) => (node: Node): Kafka.Node =>
+  Nodes.make(
+    links.settings,
+    request(links, node),
+    Effect.sync(() => links.present?.door.hangUp(node.brokerAddress))
+  )
+
+export interface Cluster extends Kafka.Cluster {
+  /** Calls KafkaJS. A call that takes longer than so many milliseconds takes its link with it. */
+  readonly call: <A>(call: () => Promise<A>, within: number) => Effect.Effect<A, KafkaFailure>
+}
+
 /** Opens a cluster; connecting happens with the first call. Closing the scope closes it. */
-export const make = Effect.fnUntraced(function*(settings: Settings): Effect.fn.Return<Cluster, never, Scope.Scope> {
+export const make = Effect.fnUntraced(function*(
+  settings: Settings
+): Effect.fn.Return<Cluster, never, Scope.Scope> {
   const clock = yield* Clock.Clock
   const links: Links = {
     settings,
@@ -187,22 +188,14 @@ export const make = Effect.fnUntraced(function*(settings: Settings): Effect.fn.R
     opened: 0,
     present: undefined
   }
+  const broker = (id: number) =>
+    Effect.flatMap(current(links), (used) => bounded(links, used, () => used.network.findBroker({ nodeId: id })))
   return {
     describe: describe(links),
     known: (topic) => links.known.get(topic),
-    node: (id) =>
-      Effect.flatMap(current(links), (used) => bounded(links, used, () => used.network.findBroker({ nodeId: id }))),
-    anyNode: anyNode(links),
-    controller: controller(links),
-    request: (node, call, within) =>
-      Effect.flatMap(
-        current(links),
-        (used) =>
-          Effect.tapError(bounded(links, used, () => call(node), within), (failure) =>
-            Effect.sync(() => {
-              if (failure.unanswered) forget(used, node)
-            }))
-      ),
-    hangUp: (node) => Effect.sync(() => links.present?.door.hangUp(node.brokerAddress))
+    call: (call, within) => Effect.flatMap(current(links), (used) => bounded(links, used, call, within)),
+    node: (id) => Effect.map(broker(id), nodeOf(links)),
+    anyNode: Effect.map(anyNode(links), nodeOf(links)),
+    controller: Effect.map(controller(links), nodeOf(links))
   }
 })

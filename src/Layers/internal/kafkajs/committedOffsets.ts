@@ -13,23 +13,24 @@
  * Java's consumer always asks so. Brokers before Kafka 2.5 do not offer it;
  * they answer out of all that they have.
  */
+import * as Compact from "../kafka/compact.ts"
+import type { Reader } from "../kafka/reader.ts"
 import type { Node, OffsetFetchRequest, OffsetFetchResponse } from "./internals.ts"
 import * as OwnRequest from "./ownRequest.ts"
-import type { Reader } from "./reader.ts"
 
 const offsetFetch = { apiName: "OffsetFetch", apiKey: 9, apiVersion: 7 }
 
 const requestOf = ({ groupId, topics }: OffsetFetchRequest): OwnRequest.Form<OffsetFetchResponse> => ({
   ...offsetFetch,
   body: [
-    OwnRequest.string(groupId),
-    OwnRequest.array(topics, ({ partitions, topic }) => [
-      OwnRequest.string(topic),
-      OwnRequest.array(partitions, ({ partition }) => [OwnRequest.int32(partition)]),
-      OwnRequest.noTags
+    Compact.string(groupId),
+    Compact.array(topics, ({ partitions, topic }) => [
+      Compact.string(topic),
+      Compact.array(partitions, ({ partition }) => [Compact.int32(partition)]),
+      Compact.noTags
     ]),
     requireStable,
-    OwnRequest.noTags
+    Compact.noTags
   ],
   read
 })
@@ -38,18 +39,18 @@ const requireStable = Buffer.from([1])
 /** Field by field in the order of the answer; KafkaJS looks at the codes of errors. */
 const read = (reader: Reader) => {
   reader.skip(4)
-  const responses = OwnRequest.readArray(reader, () => {
-    const topic = OwnRequest.readString(reader)
-    const partitions = OwnRequest.readArray(reader, () => {
+  const responses = Compact.readArray(reader, () => {
+    const topic = Compact.readString(reader)
+    const partitions = Compact.readArray(reader, () => {
       const partition = reader.int32()
       const offset = reader.int64().toString()
       reader.skip(4)
-      const metadata = OwnRequest.readNullableString(reader)
+      const metadata = Compact.readNullableString(reader)
       const errorCode = reader.int16()
-      OwnRequest.skipTags(reader)
+      Compact.skipTags(reader)
       return { partition, offset, metadata, errorCode }
     })
-    OwnRequest.skipTags(reader)
+    Compact.skipTags(reader)
     return { topic, partitions }
   })
   return { responses, errorCode: reader.int16() }

@@ -30,9 +30,9 @@ import type {
 import { createRequire } from "node:module"
 import * as net from "node:net"
 import * as tls from "node:tls"
+import type { Settings } from "../kafka/settings.ts"
 import * as FetchAnswer from "./fetchAnswer.ts"
 import type { Network } from "./internals.ts"
-import type { Settings } from "./settings.ts"
 
 /** A `Kafka` instance together with its sockets. */
 export interface Door {

@@ -19,8 +19,10 @@ import * as Latch from "effect/Latch"
 import type * as Scope from "effect/Scope"
 import KafkaJs from "kafkajs"
 import type { KafkaJSError } from "kafkajs"
+import type * as Commits from "../kafka/commits.ts"
+import { coordinatorMoved, evicted, type KafkaFailure } from "../kafka/failure.ts"
 import * as CommittedOffsets from "./committedOffsets.ts"
-import { attempt, coordinatorMoved, evicted, KafkaJsFailure } from "./errors.ts"
+import { attempt, failureOf } from "./errors.ts"
 import type { Network, Node, OffsetFetchRequest, TopicOffsets } from "./internals.ts"
 import * as TopicIds from "./topicIds.ts"
 
@@ -46,12 +48,12 @@ export interface Coordinator {
   /** Tells the coordinator that this member lives, in the generation it has. */
   readonly keepAlive: Effect.Effect<void>
   /** The topics of this generation that were deleted and created again since its positions were looked up. */
-  readonly replaced: Effect.Effect<ReadonlyArray<string>, KafkaJsFailure>
+  readonly replaced: Effect.Effect<ReadonlyArray<string>, KafkaFailure>
   /** Commits, unless `guard` no longer holds when the request is written. */
   readonly commit: (
     topics: ReadonlyArray<TopicOffsets>,
     guard: () => boolean
-  ) => Effect.Effect<"committed" | "fenced", KafkaJsFailure>
+  ) => Effect.Effect<Commits.Outcome, KafkaFailure>
   /** Leaves the group, if KafkaJS has not. Afterwards no join succeeds. */
   readonly leave: Effect.Effect<void>
 }
@@ -89,15 +91,15 @@ interface Ties {
   closed: boolean
 }
 
-const locate = (ties: Ties): Effect.Effect<Node, KafkaJsFailure> =>
+const locate = (ties: Ties): Effect.Effect<Node, KafkaFailure> =>
   Effect.tap(attempt(() => ties.find({ groupId: ties.groupId })), (found) =>
     Effect.sync(() => {
       ties.node = found
     }))
 
 /** Asks the coordinator, wherever it is by now, for at most `within` ms. */
-const call = <A>(ties: Ties, ask: (node: Node) => Promise<A>, within: number): Effect.Effect<A, KafkaJsFailure> => {
-  const loop = (deadline: number): Effect.Effect<A, KafkaJsFailure> =>
+const call = <A>(ties: Ties, ask: (node: Node) => Promise<A>, within: number): Effect.Effect<A, KafkaFailure> => {
+  const loop = (deadline: number): Effect.Effect<A, KafkaFailure> =>
     Effect.suspend(() => ties.node === undefined ? locate(ties) : Effect.succeed(ties.node)).pipe(
       Effect.flatMap((asked) =>
         Effect.tapError(attempt(() => ask(asked)), (failure) =>
@@ -131,10 +133,10 @@ const heartbeat = (ties: Ties, { generation, memberId }: Standing, within: numbe
   })
 
 /** A promise for KafkaJS, which rejects with KafkaJS's own error. */
-const answer = <A>(ties: Ties, effect: Effect.Effect<A, KafkaJsFailure>): Promise<A> =>
+const answer = <A>(ties: Ties, effect: Effect.Effect<A, KafkaFailure>): Promise<A> =>
   ties.run(Effect.mapError(effect, (failure) => failure.error))
 
-const whileJoining = <A>(ties: Ties, effect: Effect.Effect<A, KafkaJsFailure>) =>
+const whileJoining = <A>(ties: Ties, effect: Effect.Effect<A, KafkaFailure>) =>
   Effect.suspend(() => {
     ties.underWay++
     return Effect.ensuring(effect, Effect.sync(() => ties.underWay--))
@@ -230,12 +232,12 @@ const takeTurn = (ties: Ties): Effect.Effect<void> =>
   })
 
 /** What happens when KafkaJS asks for the coordinator, which it does before each JoinGroup. */
-const prepareJoin = (ties: Ties): Effect.Effect<Node, KafkaJsFailure> =>
+const prepareJoin = (ties: Ties): Effect.Effect<Node, KafkaFailure> =>
   Effect.gen(function*() {
     yield* takeTurn(ties)
     if (ties.closed) {
       ties.joinEnded.openUnsafe()
-      return yield* new KafkaJsFailure({ error: new KafkaJs.KafkaJSNonRetriableError("The subscription is closed") })
+      return yield* failureOf(new KafkaJs.KafkaJSNonRetriableError("The subscription is closed"))
     }
     const found = yield* whileJoining(ties, Effect.andThen(ties.hooks.beforeJoin, locate(ties)))
     return standIn(ties, found)
@@ -244,11 +246,11 @@ const prepareJoin = (ties: Ties): Effect.Effect<Node, KafkaJsFailure> =>
 const commit = (ties: Ties, topics: ReadonlyArray<TopicOffsets>, guard: () => boolean) =>
   call(ties, (node) => {
     const current = ties.standing
-    if (current === undefined || !guard()) return Promise.resolve("fenced" as const)
+    if (current === undefined || !guard()) return Promise.resolve("Fenced" as const)
     const { generation, memberId } = current
     const labelled = TopicIds.label(topics, ties.topicIds)
     return node.offsetCommit({ groupId: ties.groupId, groupGenerationId: generation, memberId, topics: labelled })
-      .then(() => "committed" as const)
+      .then(() => "Committed" as const)
   }, 15_000).pipe(
     Effect.tapError((failure) => {
       if (evicted(failure) && ties.standing !== undefined) ties.hooks.onEvicted(ties.standing.generation)

@@ -10,10 +10,17 @@
  * and our own fetches get answers that were decoded by `install`.
  */
 import KafkaJs from "kafkajs"
-import type * as Broker from "../../../Broker.ts"
-import type { FetchedPartition, FetchedRecord, FetchResponse, Network, Node, OwnRequest } from "./internals.ts"
-import { Reader } from "./reader.ts"
-import { type Aborted, noHeaders, readBatches, readRecords, type RecordBatch, unpack } from "./recordBatch.ts"
+import { Reader } from "../kafka/reader.ts"
+import {
+  type Aborted,
+  codecOf,
+  type FetchedRecord,
+  noHeaders,
+  readBatches,
+  readRecords,
+  type RecordBatch
+} from "../kafka/recordBatch.ts"
+import type { FetchedPartition, FetchResponse, Network, Node, OwnRequest } from "./internals.ts"
 
 interface Partition {
   readonly partition: number
@@ -72,6 +79,15 @@ interface OldRecord {
   readonly offset: string
   readonly timestamp: string
   readonly isControlRecord?: boolean
+}
+
+type Codec = () => { readonly decompress: (bytes: Buffer) => Promise<Buffer> }
+
+/** Codecs are KafkaJS's own, or were registered with it. */
+const unpack = (batch: RecordBatch): Promise<Buffer> => {
+  const codec = (KafkaJs.CompressionCodecs as Readonly<Record<number, Codec>>)[codecOf(batch)]
+  const came = Promise.resolve(batch.records)
+  return codec === undefined ? came : came.then((bytes) => codec().decompress(bytes))
 }
 
 const oldest = 4
@@ -152,16 +168,4 @@ export const install = (network: Network): void => {
     return node
   }
   network.findBroker = (node) => find(node).then(stand)
-}
-
-/** What a fetch from `offset` brought: a broker answers with whole batches, so the first may begin below. */
-export const read = ({ messages }: FetchedPartition, offset: bigint): {
-  readonly records: ReadonlyArray<Broker.ConsumerRecord>
-  readonly nextOffset: bigint
-} => {
-  const last = messages.at(-1)
-  return {
-    records: messages.filter((record) => !record.isControlRecord && record.offset >= offset),
-    nextOffset: last === undefined || last.offset < offset ? offset : last.offset + 1n
-  }
 }

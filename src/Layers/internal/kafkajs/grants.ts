@@ -20,8 +20,8 @@ import * as Latch from "effect/Latch"
 import * as Schedule from "effect/Schedule"
 import * as Semaphore from "effect/Semaphore"
 import type * as Broker from "../../../Broker.ts"
-import type { Owned } from "./assigner.ts"
-import { logical, type Settings } from "./settings.ts"
+import type { Owned } from "../kafka/assigner.ts"
+import { logical, type Settings } from "../kafka/settings.ts"
 
 /** One partition in one generation. */
 export interface Grant {

@@ -16,19 +16,17 @@ import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Scope from "effect/Scope"
-import * as Semaphore from "effect/Semaphore"
 import * as Broker from "../../../Broker.ts"
-import * as Admin from "./admin.ts"
-import type { Cluster } from "./cluster.ts"
-import { brokerError, evicted, type KafkaJsFailure, toBrokerError, unknownTopic } from "./errors.ts"
+import * as Admin from "../kafka/admin.ts"
+import type { Cluster } from "../kafka/cluster.ts"
+import * as Commits from "../kafka/commits.ts"
+import { brokerError, evicted, type KafkaFailure, toBrokerError, unknownTopic } from "../kafka/failure.ts"
+import { retryFor, retryTransient } from "../kafka/retry.ts"
+import { logical, physical, type Settings } from "../kafka/settings.ts"
 import * as Membership from "./membership.ts"
-import { backOff, retryFor, retryTransient } from "./retry.ts"
-import { logical, physical, type Settings } from "./settings.ts"
 
 /** Without a fetch for so long, while the cluster answers, a membership is replaced. */
 const stallAfter = 15_000
-/** A commit that gets no answer for so long has failed. */
-const commitPatience = 15_000
 const pulse = 1_000
 /** A membership that was refused within so long after its join will hardly fare better the next time. */
 const shortLife = 10_000
@@ -37,7 +35,7 @@ const mostRefusals = 3
 
 /** Why a membership ended. */
 type End =
-  | { readonly _tag: "Crashed"; readonly failure: KafkaJsFailure }
+  | { readonly _tag: "Crashed"; readonly failure: KafkaFailure }
   | { readonly _tag: "Stalled" }
   /** A topic that was gone is back. */
   | { readonly _tag: "TopicsChanged" }
@@ -66,7 +64,7 @@ const lookUp = ({ clock, cluster, settings }: Room) => (topics: ReadonlyArray<st
     (topic) =>
       Effect.suspend(() => cluster.describe(topic, clock.currentTimeMillisUnsafe() - 1_000)).pipe(
         retryFor(clock, settings),
-        Effect.map((found) => [topic, found.partitions.map((partition) => partition.partitionId)] as const),
+        Effect.map((found) => [topic, found.partitions.map(({ partition }) => partition)] as const),
         Effect.catchIf(unknownTopic, () => Effect.succeed([topic, []] as const)),
         Effect.catch((failure) => Effect.die(failure.error))
       )
@@ -132,61 +130,7 @@ const open = (room: Room, topics: ReadonlyArray<string>) =>
     lookUp: lookUp(room)
   })
 
-/** Commits, and decides what a refusal means. */
-const commitWith = (room: Room, mutex: Semaphore.Semaphore, current: () => Membership.Membership | undefined) => {
-  const fenced = (detail: string) => brokerError(new Broker.Fenced({ detail }))
-  const alive = (positions: ReadonlyArray<Broker.Position>) =>
-    Effect.filter(positions, ({ topic }) => Admin.exists(room.cluster, room.clock, physical(room.settings, topic)))
-  const loop = (positions: ReadonlyArray<Broker.Position>, tries: number): Effect.Effect<void, Broker.BrokerError> => {
-    const membership = current()
-    if (positions.length === 0) return Effect.void
-    if (membership === undefined) return Effect.fail(fenced("the group is being joined again"))
-    return Effect.flatMap(
-      Effect.result(membership.commit(positions)),
-      (result): Effect.Effect<void, Broker.BrokerError> => {
-        if (result._tag === "Success") {
-          return result.success === "committed" ? Effect.void : Effect.fail(fenced("the partition was granted anew"))
-        }
-        const failure = result.failure
-        if (evicted(failure)) return Effect.fail(fenced(failure.detail))
-        const pause = backOff(tries, 1_000)
-        // The other topics of the commit are through. One that seems to be gone may only be unknown to a broker
-        // that has just started, so nobody is told that its position is kept.
-        if (unknownTopic(failure)) {
-          return pause.pipe(
-            Effect.andThen(Effect.orElseSucceed(alive(positions), () => positions)),
-            Effect.flatMap((left) => {
-              const gone = positions.find((position) => !left.includes(position))
-              const told = gone === undefined
-                ? Effect.void
-                : Effect.fail(brokerError(new Broker.UnknownTopic({ topic: gone.topic })))
-              return Effect.andThen(loop(left, tries + 1), told)
-            })
-          )
-        }
-        return failure.transient
-          ? Effect.andThen(pause, loop(positions, tries + 1))
-          : Effect.fail(refusal(room, "commit", failure))
-      }
-    )
-  }
-  return (positions: ReadonlyArray<Broker.Position>) =>
-    mutex.withPermit(Effect.suspend(() => loop(positions, 0))).pipe(
-      Effect.timeoutOrElse({
-        duration: commitPatience,
-        orElse: () =>
-          Effect.fail(brokerError(
-            new Broker.Unreachable({
-              address: room.settings.address,
-              tried: `committing for ${commitPatience} ms`,
-              cause: new Error("no answer from the group's coordinator")
-            })
-          ))
-      })
-    )
-}
-
-const refusal = (room: Room, operation: string, failure: KafkaJsFailure) =>
+const refusal = (room: Room, operation: string, failure: KafkaFailure) =>
   toBrokerError(failure, { operation, address: room.settings.address, tried: operation })
 
 /** What a subscription knows of itself. */
@@ -325,6 +269,10 @@ export const subscribe = (settings: Settings, cluster: Cluster): Broker.Broker["
       pause: (partitions) => Effect.sync(() => self.current?.pause(partitions)),
       resume: (partitions) => Effect.sync(() => self.current?.resume(partitions)),
       trusted: () => self.current?.trusted() ?? true,
-      commit: commitWith(self, yield* Semaphore.make(1), () => self.current)
+      commit: yield* Commits.make({
+        settings,
+        cluster,
+        commit: (positions) => self.current === undefined ? Commits.outside : self.current.commit(positions)
+      })
     }
   })

@@ -6,7 +6,7 @@
  * upgrades KafkaJS checks this file against `kafkajs/src`.
  */
 import type { Broker, Cluster } from "kafkajs"
-import type { ConsumerRecord } from "../../../Broker.ts"
+import type { FetchedRecord } from "../kafka/recordBatch.ts"
 
 /** `kafkajs/src/broker/index.js` */
 export interface Node
@@ -151,12 +151,6 @@ export interface FetchRequest {
       readonly maxBytes: number
     }>
   }>
-}
-
-/** A record of an answer, or what stands for offsets at which there is nothing to be seen. */
-export interface FetchedRecord extends ConsumerRecord {
-  /** KafkaJS moves past control records and shows none. */
-  readonly isControlRecord: boolean
 }
 
 export interface FetchedPartition<Record = FetchedRecord> {

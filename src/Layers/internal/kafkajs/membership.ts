@@ -17,14 +17,17 @@ import * as FiberSet from "effect/FiberSet"
 import type * as Scope from "effect/Scope"
 import type { Consumer, EachBatchPayload } from "kafkajs"
 import type * as Broker from "../../../Broker.ts"
+import type * as Commits from "../kafka/commits.ts"
+import { type KafkaFailure, noAnswer } from "../kafka/failure.ts"
+import type { FetchedRecord } from "../kafka/recordBatch.ts"
+import { logical, physical, type Settings } from "../kafka/settings.ts"
 import * as Assigner from "./assigner.ts"
 import * as Connection from "./connection.ts"
 import * as Coordinator from "./coordinator.ts"
-import { attempt, KafkaJsFailure, noAnswer } from "./errors.ts"
+import { attempt, failureOf } from "./errors.ts"
 import * as FetchAnswer from "./fetchAnswer.ts"
 import * as Grants from "./grants.ts"
-import type { FetchedRecord, Network, TopicOffsets } from "./internals.ts"
-import { logical, physical, type Settings } from "./settings.ts"
+import type { Network, TopicOffsets } from "./internals.ts"
 
 /** What the watch over a membership looks at. */
 export interface Vitals {
@@ -39,7 +42,7 @@ export interface Membership {
   /** Succeeds with the first join. */
   readonly joined: Effect.Effect<void>
   /** Fails when KafkaJS has given up. */
-  readonly crashed: Effect.Effect<never, KafkaJsFailure>
+  readonly crashed: Effect.Effect<never, KafkaFailure>
   readonly vitals: () => Vitals
   /** Whether the session cannot be over yet. */
   readonly trusted: () => boolean
@@ -53,7 +56,7 @@ export interface Membership {
   readonly resume: (partitions: ReadonlyArray<Broker.TopicPartition>) => void
   readonly commit: (
     positions: ReadonlyArray<Broker.Position>
-  ) => Effect.Effect<"committed" | "fenced", KafkaJsFailure>
+  ) => Effect.Effect<Commits.Outcome, KafkaFailure>
 }
 
 export interface Options {
@@ -76,7 +79,7 @@ interface Life {
   readonly coordinator: Coordinator.Coordinator
   readonly clock: Clock.Clock
   readonly joined: Deferred.Deferred<void>
-  readonly crashed: Deferred.Deferred<never, KafkaJsFailure>
+  readonly crashed: Deferred.Deferred<never, KafkaFailure>
   readonly run: (effect: Effect.Effect<void, unknown>) => Promise<void>
   lastFetch: number
   delivering: number
@@ -181,7 +184,7 @@ const listen = (life: Life): void => {
     if (given !== undefined) beside(life, Grants.deliver(grants, given, [], payload.lastOffset))
   })
   consumer.on(consumer.events.CRASH, ({ payload }) => {
-    Deferred.doneUnsafe(crashed, Effect.fail(new KafkaJsFailure({ error: payload.error })))
+    Deferred.doneUnsafe(crashed, Effect.fail(failureOf(payload.error)))
   })
 }
 
@@ -250,11 +253,11 @@ const held = ({ grants, settings }: Life, partitions: ReadonlyArray<Broker.Topic
 /** Starts a consumer. Closing the scope leaves the group without further signals. */
 export const make = Effect.fnUntraced(function*(
   options: Options
-): Effect.fn.Return<Membership, KafkaJsFailure, Scope.Scope> {
+): Effect.fn.Return<Membership, KafkaFailure, Scope.Scope> {
   const { group, nextEpoch, settings } = options
   const clock = yield* Clock.Clock
   const joined = yield* Deferred.make<void>()
-  const crashed = yield* Deferred.make<never, KafkaJsFailure>()
+  const crashed = yield* Deferred.make<never, KafkaFailure>()
   const onSignal = reportDefects(options.onSignal, crashed)
   const grants = yield* Grants.make({ settings, nextEpoch, onSignal })
   const { consumer, door, network } = yield* openConsumer(options, grants)
@@ -308,7 +311,7 @@ export const make = Effect.fnUntraced(function*(
     commit: (positions) => {
       const guard = () => positions.every((position) => Grants.mayCommit(grants, position))
       return Effect.suspend(() =>
-        guard() ? coordinator.commit(offsetsOf(settings, positions), guard) : Effect.succeed("fenced" as const)
+        guard() ? coordinator.commit(offsetsOf(settings, positions), guard) : Effect.succeed("Fenced" as const)
       )
     }
   }

@@ -1,36 +1,29 @@
 /**
- * Owns the identity of topics: whether a committed position belongs to the
- * topic that has the name now.
+ * Owns the ids of topics, which committed positions carry (`topicLabel.ts`).
  *
- * Invariant: a position is committed with the id that was asked for before the
- * first record of its grant was fetched. So what was read of a later topic can
- * carry the id of an earlier one, and is read again; never the other way round.
- *
- * The insights: Kafka commits and fetches by name, so a position in a topic
- * that was deleted is one in its successor, too, and what lies below would
- * never be read. Its id is in Metadata from version 10 on, which KafkaJS does
- * not speak: this is the request, and as much of the answer as is needed.
- * Positions are kept with a text of the client's own, where the id has room.
+ * The insight: they are in Metadata from version 10 on, which KafkaJS does not
+ * speak: this is the request, and as much of the answer as is needed.
  */
 import KafkaJs from "kafkajs"
+import * as Compact from "../kafka/compact.ts"
+import type { Reader } from "../kafka/reader.ts"
+import * as TopicLabel from "../kafka/topicLabel.ts"
 import type { Node, OffsetFetchResponse, TopicOffsets } from "./internals.ts"
 import * as OwnRequest from "./ownRequest.ts"
-import type { Reader } from "./reader.ts"
 
 /** The ids of topics by their (physical) names; a broker may have none to tell. */
 export type TopicIds = ReadonlyMap<string, string>
 
 const metadata = { apiName: "Metadata", apiKey: 3, apiVersion: 10 }
 const unknownTopicCode = 3
-const noId = Buffer.alloc(16).toString("base64url")
 
 /** Creates no topic, tells no rights. */
 const requestOf = (topics: ReadonlyArray<string>): OwnRequest.Form<ReadonlyArray<Named>> => ({
   ...metadata,
   body: [
-    OwnRequest.array(topics, (topic) => [noUuid, OwnRequest.string(topic), OwnRequest.noTags]),
+    Compact.array(topics, (topic) => [noUuid, Compact.string(topic), Compact.noTags]),
     Buffer.from([0, 0, 0]),
-    OwnRequest.noTags
+    Compact.noTags
   ],
   read
 })
@@ -38,34 +31,34 @@ const noUuid = Buffer.alloc(16)
 
 interface Named {
   readonly name: string
-  readonly id: string
+  readonly id: string | undefined
   readonly code: number
 }
 
 const read = (reader: Reader): ReadonlyArray<Named> => {
-  const skipNumbers = () => OwnRequest.readArray(reader, () => reader.skip(4))
+  const skipNumbers = () => Compact.readArray(reader, () => reader.skip(4))
   reader.skip(4)
-  OwnRequest.readArray(reader, () => {
+  Compact.readArray(reader, () => {
     reader.skip(4)
-    OwnRequest.readString(reader)
+    Compact.readString(reader)
     reader.skip(4)
-    OwnRequest.readString(reader)
-    OwnRequest.skipTags(reader)
+    Compact.readString(reader)
+    Compact.skipTags(reader)
   })
-  OwnRequest.readString(reader)
+  Compact.readString(reader)
   reader.skip(4)
-  return OwnRequest.readArray(reader, () => {
+  return Compact.readArray(reader, () => {
     const code = reader.int16()
-    const name = OwnRequest.readString(reader)
-    const id = reader.slice(16).toString("base64url")
+    const name = Compact.readString(reader)
+    const id = TopicLabel.idOf(reader.slice(16))
     reader.skip(1)
-    OwnRequest.readArray(reader, () => {
+    Compact.readArray(reader, () => {
       reader.skip(2 + 4 + 4 + 4)
       for (let lists = 0; lists < 3; lists++) skipNumbers()
-      OwnRequest.skipTags(reader)
+      Compact.skipTags(reader)
     })
     reader.skip(4)
-    OwnRequest.skipTags(reader)
+    Compact.skipTags(reader)
     return { name, id, code }
   })
 }
@@ -81,7 +74,7 @@ const asked = (node: Node, topics: ReadonlyArray<string>): Promise<ReadonlyArray
     : Promise.resolve([])
 
 const idsOf = (found: ReadonlyArray<Named>): TopicIds =>
-  new Map(found.filter(({ code, id }) => code !== unknownTopicCode && id !== noId).map(({ id, name }) => [name, id]))
+  new Map(found.flatMap(({ code, id, name }) => code !== unknownTopicCode && id !== undefined ? [[name, id]] : []))
 
 /** Asks a broker for the ids of topics; those that do not exist have none. */
 export const find = (node: Node, topics: ReadonlyArray<string>): Promise<TopicIds> => asked(node, topics).then(idsOf)
@@ -98,14 +91,12 @@ export const findAll = (node: Node, topics: ReadonlyArray<string>): Promise<Topi
 export const replaced = (before: TopicIds, now: TopicIds): ReadonlyArray<string> =>
   [...now].filter(([topic, id]) => before.has(topic) && before.get(topic) !== id).map(([topic]) => topic)
 
-const prefix = "topic-id:"
-
 /** Positions to commit, each with the id of its topic. */
 export const label = (topics: ReadonlyArray<TopicOffsets>, ids: TopicIds): ReadonlyArray<TopicOffsets> =>
   topics.map(({ partitions, topic }) => {
     const id = ids.get(topic)
     if (id === undefined) return { topic, partitions }
-    const metadata = prefix + id
+    const metadata = TopicLabel.labelOf(id)
     return { topic, partitions: partitions.map(({ offset, partition }) => ({ partition, offset, metadata })) }
   })
 
@@ -114,12 +105,12 @@ export const withoutOld = (answer: OffsetFetchResponse, ids: TopicIds): OffsetFe
   ...answer,
   responses: answer.responses.map(({ partitions, topic }) => {
     const id = ids.get(topic)
-    const isOld = (metadata: string | null) =>
-      id !== undefined && metadata !== null && metadata.startsWith(prefix) && metadata !== prefix + id
     return {
       topic,
       // KafkaJS takes it for a position that was never committed, and begins with the first record.
-      partitions: partitions.map((found) => isOld(found.metadata) ? { ...found, offset: "-1", metadata: "" } : found)
+      partitions: partitions.map((found) =>
+        TopicLabel.isOfAnother(found.metadata, id) ? { ...found, offset: "-1", metadata: "" } : found
+      )
     }
   })
 })

@@ -6,11 +6,11 @@
  * have reached the broker is sent again unchanged, or the lane gives up its
  * producer id.
  *
- * The insight: KafkaJS's own producer reuses the sequence of a failed batch
- * for the next, different one, and the broker answers "duplicate, fine": the
- * batch is acknowledged and lost. It also skips brokers that have answered
- * earlier in the same send, and gives up after 65 s behind its lock per
- * broker. So the loop is ours, on `broker.produce`: one partition per request,
+ * The insight: clients' own producers lose acknowledged batches. KafkaJS reuses
+ * the sequence of a failed batch for the next, different one, and the broker
+ * answers "duplicate, fine"; Platformatic does so when several sends are under
+ * way, and sends a batch for several partitions again to the leader of the
+ * first of them only. So the loop is ours, on the bare request: one partition,
  * the same bytes and the same sequence until there is an answer.
  */
 import * as Clock from "effect/Clock"
@@ -19,10 +19,8 @@ import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
 import * as Semaphore from "effect/Semaphore"
 import * as Broker from "../../../Broker.ts"
-import * as Cluster from "./cluster.ts"
-import { brokerError, KafkaJsFailure, toBrokerError, unknownTopic } from "./errors.ts"
-import type { Node, ProducerIdentity, WireMessage } from "./internals.ts"
-import { sizeOf, toWire } from "./records.ts"
+import type { Cluster, Description, Node, ProducerIdentity } from "./cluster.ts"
+import { brokerError, type KafkaFailure, protocolFailure, toBrokerError, unknownTopic } from "./failure.ts"
 import { backOff, retryWithin } from "./retry.ts"
 import { physical, type Settings } from "./settings.ts"
 
@@ -40,7 +38,7 @@ interface Lane {
 interface Batch {
   readonly topic: string
   readonly partition: number
-  readonly messages: ReadonlyArray<WireMessage>
+  readonly records: ReadonlyArray<Broker.ProducerRecord>
   /** Where a request of this batch is under way now. */
   at: Node | undefined
   /** An earlier request of this batch may have been written. */
@@ -59,10 +57,10 @@ const lostSequence = new Set([
 ])
 
 /** A broker that fails to answer, for a reason that it does not know. The same bytes can do no harm. */
-const brokerFailed = "UNKNOWN"
+const brokerFailed = "UNKNOWN_SERVER_ERROR"
 
 /** What an answer, or its absence, means for a batch. Pure. */
-export const judge = (failure: KafkaJsFailure, maybeWritten: boolean): Verdict => {
+export const judge = (failure: KafkaFailure, maybeWritten: boolean): Verdict => {
   const type = failure.type
   if (type === "DUPLICATE_SEQUENCE_NUMBER") return maybeWritten ? "Written" : "FreshIdentity"
   if (type !== undefined && lostSequence.has(type)) return maybeWritten ? "GiveUp" : "FreshIdentity"
@@ -70,7 +68,7 @@ export const judge = (failure: KafkaJsFailure, maybeWritten: boolean): Verdict =
 }
 
 /** Whether a request that ended like this may still have been written. */
-const leavesDoubt = (failure: KafkaJsFailure): boolean =>
+const leavesDoubt = (failure: KafkaFailure): boolean =>
   failure.type === undefined && !failure.unsent || failure.type === "REQUEST_TIMED_OUT" ||
   failure.type === "NOT_ENOUGH_REPLICAS_AFTER_APPEND" || failure.type === "NETWORK_EXCEPTION" ||
   failure.type === brokerFailed
@@ -78,18 +76,8 @@ const leavesDoubt = (failure: KafkaJsFailure): boolean =>
 const unknownTopicGrace = 2_000
 const rangeOfSequences = 2 ** 31
 
-const noSuchTopic = new KafkaJsFailure({
-  error: Object.assign(new Error("The topic does not exist"), { type: "UNKNOWN_TOPIC_OR_PARTITION", retriable: true })
-})
-const noLeader = new KafkaJsFailure({
-  error: Object.assign(new Error("The partition has no leader"), { type: "LEADER_NOT_AVAILABLE", retriable: true })
-})
-const noResult = new KafkaJsFailure({
-  error: Object.assign(new Error("The answer does not cover the partition"), {
-    type: "NETWORK_EXCEPTION",
-    retriable: true
-  })
-})
+const noSuchTopic = protocolFailure("UNKNOWN_TOPIC_OR_PARTITION", "The topic does not exist", true)
+const noLeader = protocolFailure("LEADER_NOT_AVAILABLE", "The partition has no leader", true)
 
 class NoSuchPartition {
   readonly _tag = "NoSuchPartition"
@@ -97,7 +85,7 @@ class NoSuchPartition {
 
 interface Sender {
   readonly settings: Settings
-  readonly cluster: Cluster.Cluster
+  readonly cluster: Cluster
   readonly now: () => number
   readonly lanes: Map<string, Lane>
 }
@@ -111,8 +99,8 @@ const laneOf = ({ lanes }: Sender, topic: string, partition: number): Lane => {
 
 /** The broker that leads the batch's partition, as of `notBefore`. */
 const leaderOf = Effect.fnUntraced(function*({ cluster, now }: Sender, batch: Batch, notBefore: number) {
-  const find = (description: Cluster.Description) =>
-    description.partitions.find((candidate) => candidate.partitionId === batch.partition)
+  const find = (description: Description) =>
+    description.partitions.find((candidate) => candidate.partition === batch.partition)
   const started = now()
   const found = find(yield* cluster.describe(batch.topic, notBefore)) ??
     find(yield* cluster.describe(batch.topic, started))
@@ -121,45 +109,36 @@ const leaderOf = Effect.fnUntraced(function*({ cluster, now }: Sender, batch: Ba
   return yield* cluster.node(found.leader)
 })
 
-const identify = Effect.fnUntraced(function*({ cluster }: Sender, lane: Lane, node: Node) {
-  if (lane.identity !== undefined) return lane.identity
-  const { producerEpoch, producerId } = yield* cluster.request(
-    node,
-    (node) => node.initProducerId({ transactionTimeout: 60_000 })
-  )
-  lane.identity = { producerEpoch, producerId, sequence: 0 }
-  return lane.identity
-})
+const identify = (lane: Lane, node: Node): Effect.Effect<Identity, KafkaFailure> =>
+  lane.identity !== undefined
+    ? Effect.succeed(lane.identity)
+    : Effect.map(node.initProducerId, (identity) => lane.identity = { ...identity, sequence: 0 })
 
 /** One request, and the offset that it was answered with. */
 const produce = Effect.fnUntraced(function*(sender: Sender, lane: Lane, batch: Batch, node: Node) {
-  const { messages, partition, topic } = batch
-  const { producerEpoch, producerId, sequence } = yield* identify(sender, lane, node)
-  const request = {
-    acks: -1,
-    // The broker gives up waiting for replicas before we give up waiting for it.
-    timeout: Math.max(1_000, sender.settings.requestTimeout - 2_000),
-    producerId,
-    producerEpoch,
-    topicData: [{ topic, partitions: [{ partition, firstSequence: sequence, messages }] }]
-  } as const
+  const { partition, records, topic } = batch
+  const identity = yield* identify(lane, node)
   batch.at = node
-  const response = yield* sender.cluster.request(node, (node) => node.produce(request))
-  const result = response.topics.find((candidate) => candidate.topicName === topic)
-    ?.partitions.find((candidate) => candidate.partition === partition)
-  if (result?.baseOffset === undefined) return yield* noResult
-  return BigInt(result.baseOffset)
+  return yield* node.produce({
+    topic,
+    partition,
+    identity,
+    sequence: identity.sequence,
+    records,
+    // The broker gives up waiting for replicas before we give up waiting for it.
+    timeout: Math.max(1_000, sender.settings.requestTimeout - 2_000)
+  })
 })
 
 /** The next batch of the lane follows this one. */
 const settle = (lane: Lane, batch: Batch): void => {
   batch.at = undefined
   if (lane.identity === undefined) return
-  lane.identity.sequence = (lane.identity.sequence + batch.messages.length) % rangeOfSequences
+  lane.identity.sequence = (lane.identity.sequence + batch.records.length) % rangeOfSequences
 }
 
 /** Notes a failure on the batch, and says whether its topic is gone for good. */
-const note = (batch: Batch, failure: KafkaJsFailure, now: number): boolean => {
+const note = (batch: Batch, failure: KafkaFailure, now: number): boolean => {
   if (batch.at !== undefined && leavesDoubt(failure)) batch.maybeWritten = true
   batch.at = undefined
   batch.unknownSince = unknownTopic(failure) ? batch.unknownSince ?? now : undefined
@@ -199,10 +178,10 @@ const tryUntilSettled = Effect.fnUntraced(function*(sender: Sender, lane: Lane, 
 })
 
 /** No request of the batch leaves any more, and none of its sequence is used again. */
-const tearDown = ({ cluster }: Sender, lane: Lane, batch: Batch) =>
+const tearDown = (lane: Lane, batch: Batch) =>
   Effect.suspend(() => {
     lane.identity = undefined
-    return batch.at === undefined ? Effect.void : cluster.hangUp(batch.at)
+    return batch.at === undefined ? Effect.void : batch.at.hangUp
   })
 
 const send = (sender: Sender): Broker.Producer["send"] => (options) =>
@@ -210,10 +189,9 @@ const send = (sender: Sender): Broker.Producer["send"] => (options) =>
     const { partition, records, timeout } = options
     const topic = physical(sender.settings, options.topic)
     const lane = laneOf(sender, topic, partition)
-    const messages = records.map(toWire)
-    const batch: Batch = { topic, partition, messages, at: undefined, maybeWritten: false, unknownSince: undefined }
+    const batch: Batch = { topic, partition, records, at: undefined, maybeWritten: false, unknownSince: undefined }
     return tryUntilSettled(sender, lane, batch).pipe(
-      Effect.onError(() => tearDown(sender, lane, batch)),
+      Effect.onError(() => tearDown(lane, batch)),
       Effect.mapError((failure) => reasonOf(sender.settings, options, batch, failure)),
       Effect.timeoutOrElse({ duration: timeout, orElse: () => Effect.fail(unknownResult(options, batch)) }),
       Semaphore.withPermit(lane.mutex)
@@ -243,10 +221,11 @@ const partitionsOf = ({ cluster, settings }: Sender, clock: Clock.Clock): Broker
 
 /** A producer with a connection of its own, closed with the scope. */
 export const make = Effect.fnUntraced(function*(
-  settings: Settings
+  settings: Settings,
+  connect: Effect.Effect<Cluster, never, Scope.Scope>
 ): Effect.fn.Return<Broker.Producer, never, Scope.Scope> {
   const clock = yield* Clock.Clock
-  const cluster = yield* Cluster.make(settings)
+  const cluster = yield* connect
   const sender: Sender = { settings, cluster, now: () => clock.currentTimeMillisUnsafe(), lanes: new Map() }
   return { partitions: partitionsOf(sender, clock), send: send(sender) }
 })
@@ -264,11 +243,22 @@ const unknownResult = (options: Sending, batch: Batch): Broker.BrokerError =>
     })
   )
 
+/** Roughly the bytes that a record takes. */
+const sizeOf = (record: Broker.ProducerRecord): number => {
+  let bytes = (record.key?.length ?? 0) + (record.value?.byteLength ?? 0) + 10
+  for (const [name, value] of Object.entries(record.headers)) {
+    if (value === undefined) continue
+    const values = typeof value === "string" || value instanceof Uint8Array ? [value] : value
+    for (const one of values) bytes += name.length + one.length + 2
+  }
+  return bytes
+}
+
 const reasonOf = (
   settings: Settings,
   options: Sending,
   batch: Batch,
-  failure: KafkaJsFailure | NoSuchPartition
+  failure: KafkaFailure | NoSuchPartition
 ): Broker.BrokerError => {
   const { partition, topic } = options
   if (failure instanceof NoSuchPartition) return brokerError(new Broker.UnknownTopic({ topic, partition }))

@@ -13,12 +13,10 @@
  * `org.apache.kafka.clients.consumer`, and Kafka's protocol documentation on
  * record batches.
  */
-import KafkaJs from "kafkajs"
 import type * as Broker from "../../../Broker.ts"
-import type { FetchedRecord } from "./internals.ts"
 import { Reader } from "./reader.ts"
 
-/** The form of a record set; older ones have no headers, no transactions, and are left to KafkaJS. */
+/** The form of a record set; older ones have no headers and no transactions. */
 const magic = 2
 const magicAt = 16
 
@@ -38,6 +36,16 @@ const codecBits = 0x07
 const appendTimeBit = 0x08
 const transactionBit = 0x10
 const controlBit = 0x20
+
+/** A record of an answer, or what stands for offsets at which there is nothing to be seen. */
+export interface FetchedRecord extends Broker.ConsumerRecord {
+  readonly isControlRecord: boolean
+}
+
+/** Bytes that are no record batch. */
+export class BrokenBatch extends Error {
+  override readonly name = "BrokenBatch"
+}
 
 export interface Aborted {
   readonly producerId: bigint
@@ -74,14 +82,8 @@ export const readBatches = (bytes: Buffer): ReadonlyArray<RecordBatch> | undefin
   return batches
 }
 
-type Codec = () => { readonly decompress: (bytes: Buffer) => Promise<Buffer> }
-
-/** Codecs are KafkaJS's own, or were registered with it. */
-export const unpack = ({ attributes, records }: RecordBatch): Promise<Buffer> => {
-  const codec = (KafkaJs.CompressionCodecs as Readonly<Record<number, Codec>>)[attributes & codecBits]
-  const came = Promise.resolve(records)
-  return codec === undefined ? came : came.then((bytes) => codec().decompress(bytes))
-}
+/** The number of the codec that the records are packed with; 0: none. */
+export const codecOf = ({ attributes }: RecordBatch): number => attributes & codecBits
 
 /** Names of headers: those of one record are mostly those of the record before. */
 class Names {
@@ -125,7 +127,7 @@ const readHeaders = (reader: Reader, names: Names): Broker.Headers => {
 }
 
 const readRecord = (reader: Reader, batch: RecordBatch, names: Names): FetchedRecord => {
-  if (reader.left <= 0) throw new KafkaJs.KafkaJSNonRetriableError("A record batch ends before its last record")
+  if (reader.left <= 0) throw new BrokenBatch("A record batch ends before its last record")
   const length = reader.signed()
   const end = reader.at + length
   // Attributes, of which there are none yet.
@@ -183,4 +185,16 @@ export const readRecords = (
     if (all.at(-1)?.offset !== lastOffset) all.push(hidden(lastOffset))
   }
   return all
+}
+
+/** What a fetch from `offset` brought: a broker answers with whole batches, so the first may begin below. */
+export const visible = (fetched: ReadonlyArray<FetchedRecord>, offset: bigint): {
+  readonly records: ReadonlyArray<Broker.ConsumerRecord>
+  readonly nextOffset: bigint
+} => {
+  const last = fetched.at(-1)
+  return {
+    records: fetched.filter((record) => !record.isControlRecord && record.offset >= offset),
+    nextOffset: last === undefined || last.offset < offset ? offset : last.offset + 1n
+  }
 }

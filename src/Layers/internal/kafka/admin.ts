@@ -4,30 +4,22 @@
  *
  * Invariant: a topic that exists is left as it is.
  *
- * The insight: KafkaJS's admin reads the metadata of every topic of the
- * cluster first, and fails if any of them is in error. The request itself is
- * enough: every broker of a KRaft cluster passes it on to the controller.
+ * The insight: clients' admins read the metadata of every topic of the cluster
+ * first, and fail if any of them is in error. The request itself is enough:
+ * every broker of a KRaft cluster passes it on to the controller.
  */
 import * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
 import * as Broker from "../../../Broker.ts"
 import type { Cluster } from "./cluster.ts"
-import { brokerError, type KafkaJsFailure, notAllowed, toBrokerError, unknownTopic } from "./errors.ts"
-import type { CreateTopicsRequest } from "./internals.ts"
+import { brokerError, type KafkaFailure, notAllowed, toBrokerError, unknownTopic } from "./failure.ts"
 import { retryFor } from "./retry.ts"
 import { physical, type Settings } from "./settings.ts"
 
 const defaults = { "message.timestamp.type": "LogAppendTime" }
 
-const creation = (name: string, create: Broker.TopicCreation): CreateTopicsRequest["topics"][number] => ({
-  topic: name,
-  numPartitions: create.partitions ?? -1,
-  replicationFactor: create.replicationFactor ?? -1,
-  configEntries: Object.entries({ ...defaults, ...create.config }).map(([name, value]) => ({ name, value }))
-})
-
 /** Whether a (physical) topic exists now. */
-export const exists = (cluster: Cluster, clock: Clock.Clock, topic: string): Effect.Effect<boolean, KafkaJsFailure> =>
+export const exists = (cluster: Cluster, clock: Clock.Clock, topic: string): Effect.Effect<boolean, KafkaFailure> =>
   Effect.suspend(() => cluster.describe(topic, clock.currentTimeMillisUnsafe())).pipe(
     Effect.map((description) => description.partitions.length > 0),
     Effect.catchIf(unknownTopic, () => Effect.succeed(false))
@@ -36,12 +28,12 @@ export const exists = (cluster: Cluster, clock: Clock.Clock, topic: string): Eff
 /** Checks and creates topics; see `Broker.ensureTopics`. */
 export const ensureTopics = (settings: Settings, cluster: Cluster): Broker.Broker["Service"]["ensureTopics"] => {
   const create = Effect.fnUntraced(function*(name: string, options: Broker.TopicCreation) {
-    const request = { timeout: settings.requestTimeout, topics: [creation(name, options)] }
+    const creation = { ...options, config: { ...defaults, ...options.config } }
     const node = yield* cluster.anyNode
-    yield* cluster.request(node, (node) => node.createTopics(request)).pipe(
+    yield* node.createTopic(name, creation).pipe(
       Effect.catchIf(
         (failure) => failure.type === "NOT_CONTROLLER",
-        () => Effect.flatMap(cluster.controller, (node) => cluster.request(node, (node) => node.createTopics(request)))
+        () => Effect.flatMap(cluster.controller, (node) => node.createTopic(name, creation))
       ),
       // Somebody else was faster, or an attempt whose answer was lost.
       Effect.catchIf((failure) => failure.type === "TOPIC_ALREADY_EXISTS", () => Effect.void)
@@ -76,7 +68,7 @@ export const ensureTopics = (settings: Settings, cluster: Cluster): Broker.Broke
     yield* Effect.forEach(
       topics,
       (requirement) =>
-        Effect.catchTag(ensure(requirement, clock), "KafkaJsFailure", (failure) =>
+        Effect.catchTag(ensure(requirement, clock), "KafkaFailure", (failure) =>
           Effect.fail(toBrokerError(failure, {
             operation: `create topic "${requirement.name}"`,
             address: settings.address,

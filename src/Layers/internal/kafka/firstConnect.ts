@@ -5,74 +5,60 @@
  * Invariant: it ends within `connectTimeout`, with a reason that says what was
  * tried.
  *
- * The insight: a listener that wants a login answers the first request
- * (ApiVersions) and closes the connection at the next one. KafkaJS calls that a
- * retriable connection error, and would retry it for ever.
+ * The insight: a listener that wants a login takes the connection and closes it
+ * at a request. Clients call that a connection error that may pass, and would
+ * try again for ever.
  */
 import * as Effect from "effect/Effect"
 import * as Broker from "../../../Broker.ts"
-import * as Connection from "./connection.ts"
-import { attempt, brokerError, KafkaJsFailure } from "./errors.ts"
+import { brokerError, type KafkaFailure, noAnswer } from "./failure.ts"
 import type { Settings } from "./settings.ts"
 
-type Finding =
+/** What one broker had to say to a client that knocked. */
+export type Finding =
   | { readonly _tag: "Welcome" }
-  | { readonly _tag: "ClosedAfterGreeting"; readonly failure: KafkaJsFailure }
-  | { readonly _tag: "Refused"; readonly failure: KafkaJsFailure }
-  | { readonly _tag: "NoAnswer"; readonly failure: KafkaJsFailure }
+  | { readonly _tag: "ClosedAfterGreeting"; readonly failure: KafkaFailure }
+  | { readonly _tag: "Refused"; readonly failure: KafkaFailure }
+  | { readonly _tag: "NoAnswer"; readonly failure: KafkaFailure }
 
-const welcome: Finding = { _tag: "Welcome" }
+export const welcome: Finding = { _tag: "Welcome" }
 
 /** Any name will do: every answer from the protocol says that we are let in. */
-const probeTopic = "effect-events-probe"
+export const probeTopic = "effect-events-probe"
 
-const knock = Effect.fnUntraced(function*(settings: Settings, first: number) {
-  const door = yield* Connection.open(settings, Connection.impatient, first)
-  const network = Connection.network(settings, door)
-  const greeted = yield* Effect.result(attempt(() => network.connect()))
-  if (greeted._tag === "Failure") {
-    const failure = greeted.failure
-    const finding: Finding = failure.authentication
-      ? { _tag: "Refused", failure }
-      : { _tag: "NoAnswer", failure }
-    return finding
-  }
-  const seed = network.brokerPool.seedBroker
-  const asked = yield* Effect.result(attempt(() => seed!.metadata([probeTopic])))
-  if (asked._tag === "Success" || asked.failure.type !== undefined) return welcome
-  const finding: Finding = { _tag: "ClosedAfterGreeting", failure: asked.failure }
-  return finding
-}, Effect.scoped)
+/** Asks the broker of this index, counted round. */
+export type Knock = (first: number) => Effect.Effect<Finding>
 
-const authenticationFailed = (settings: Settings, detail: string, failure: KafkaJsFailure) =>
+const authenticationFailed = (settings: Settings, detail: string, failure: KafkaFailure) =>
   brokerError(new Broker.AuthenticationFailed({ address: settings.address, detail, cause: failure.error }))
 
 /**
  * One that takes the connection and says nothing leaves time for others; but
  * not for all of a long list, since a slow one needs time, too.
  */
-const knockInTime = (settings: Settings, first: number) => {
+const knockInTime = (settings: Settings, knock: Knock, first: number) => {
   const millis = Math.ceil(settings.connectTimeout / Math.min(3, settings.brokers.length))
-  return Effect.timeoutOrElse(knock(settings, first), {
+  return Effect.timeoutOrElse(knock(first), {
     duration: millis,
     orElse: (): Effect.Effect<Finding> =>
       Effect.succeed({
         _tag: "NoAnswer",
-        failure: new KafkaJsFailure({ error: new Error(`no answer in ${millis} ms`) })
+        failure: noAnswer
       })
   })
 }
 
 /** Succeeds when one of the brokers answers and accepts us. */
 export const firstConnect = Effect.fnUntraced(function*(
-  settings: Settings
+  settings: Settings,
+  knock: Knock
 ): Effect.fn.Return<void, Broker.BrokerError> {
   let tries = 0
   let closed = 0
-  let last = new KafkaJsFailure({ error: new Error("no answer") })
+  let last: KafkaFailure = noAnswer
   const loop = Effect.gen(function*() {
     for (;;) {
-      const finding = yield* knockInTime(settings, tries++)
+      const finding = yield* knockInTime(settings, knock, tries++)
       if (finding._tag === "Welcome") return
       last = finding.failure
       if (finding._tag === "Refused") return yield* authenticationFailed(settings, last.detail, last)

@@ -8,7 +8,7 @@
  */
 import type * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
-import { type KafkaJsFailure, unknownTopic } from "./errors.ts"
+import { type KafkaFailure, unknownTopic } from "./failure.ts"
 import type { Settings } from "./settings.ts"
 
 const unknownTopicGrace = 500
@@ -18,11 +18,11 @@ export const backOff = (tries: number, most: number): Effect.Effect<void> =>
   Effect.sleep(Math.min(most, 50 * 2 ** Math.min(tries, 10)))
 
 /** Retries transient failures: of a missing topic for half a second, others for so many milliseconds. */
-export const retryWithin = (clock: Clock.Clock, patience: number) => <A>(self: Effect.Effect<A, KafkaJsFailure>) =>
+export const retryWithin = (clock: Clock.Clock, patience: number) => <A>(self: Effect.Effect<A, KafkaFailure>) =>
   Effect.suspend(() => {
     const started = clock.currentTimeMillisUnsafe()
-    const patienceWith = (failure: KafkaJsFailure) => unknownTopic(failure) ? unknownTopicGrace : patience
-    const loop = (tries: number): Effect.Effect<A, KafkaJsFailure> =>
+    const patienceWith = (failure: KafkaFailure) => unknownTopic(failure) ? unknownTopicGrace : patience
+    const loop = (tries: number): Effect.Effect<A, KafkaFailure> =>
       Effect.catch(
         self,
         (failure) =>
@@ -37,7 +37,7 @@ export const retryWithin = (clock: Clock.Clock, patience: number) => <A>(self: E
 export const retryFor = (clock: Clock.Clock, settings: Settings) => retryWithin(clock, settings.connectTimeout)
 
 /** Retries transient failures for ever, once a second. */
-export const retryTransient = <A>(self: Effect.Effect<A, KafkaJsFailure>): Effect.Effect<A, KafkaJsFailure> =>
+export const retryTransient = <A>(self: Effect.Effect<A, KafkaFailure>): Effect.Effect<A, KafkaFailure> =>
   Effect.catch(
     self,
     (failure) => failure.transient ? Effect.andThen(Effect.sleep(1_000), retryTransient(self)) : Effect.fail(failure)

@@ -14,16 +14,13 @@ import * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
 import * as Stream from "effect/Stream"
 import type * as Broker from "../../../Broker.ts"
-import type { Cluster } from "./cluster.ts"
-import { KafkaJsFailure, toBrokerError } from "./errors.ts"
-import { read as readFetched } from "./fetchAnswer.ts"
-import type { FetchedPartition } from "./internals.ts"
+import type { Cluster, Node, Place } from "./cluster.ts"
+import { type KafkaFailure, protocolFailure, toBrokerError } from "./failure.ts"
+import { visible } from "./recordBatch.ts"
 import { retryFor } from "./retry.ts"
 import { physical, type Settings } from "./settings.ts"
 
-const noPartition = new KafkaJsFailure({
-  error: Object.assign(new Error("The topic or partition does not exist"), { type: "UNKNOWN_TOPIC_OR_PARTITION" })
-})
+const noPartition = protocolFailure("UNKNOWN_TOPIC_OR_PARTITION", "The topic or partition does not exist", false)
 
 interface Extent {
   readonly partition: number
@@ -37,7 +34,7 @@ export const read = (settings: Settings, cluster: Cluster): Broker.Broker["Servi
 
   const leaderOf = Effect.fnUntraced(function*(partition: number, notBefore: number) {
     const { partitions } = yield* cluster.describe(name, notBefore)
-    const found = partitions.find(({ partitionId }) => partitionId === partition)
+    const found = partitions.find((candidate) => candidate.partition === partition)
     if (found === undefined) return yield* noPartition
     return yield* cluster.node(found.leader)
   })
@@ -46,11 +43,11 @@ export const read = (settings: Settings, cluster: Cluster): Broker.Broker["Servi
   const atLeader = <A>(
     clock: Clock.Clock,
     partition: number,
-    call: (node: Effect.Success<ReturnType<typeof leaderOf>>) => Promise<A>
-  ): Effect.Effect<A, KafkaJsFailure> => {
+    ask: (node: Node) => Effect.Effect<A, KafkaFailure>
+  ): Effect.Effect<A, KafkaFailure> => {
     let notBefore = clock.currentTimeMillisUnsafe() - settings.metadataMaxAge
     return Effect.suspend(() => leaderOf(partition, notBefore)).pipe(
-      Effect.flatMap((node) => cluster.request(node, call)),
+      Effect.flatMap(ask),
       Effect.tapError(() =>
         Effect.sync(() => {
           notBefore = clock.currentTimeMillisUnsafe()
@@ -60,43 +57,25 @@ export const read = (settings: Settings, cluster: Cluster): Broker.Broker["Servi
     )
   }
 
-  const offsetOf = (clock: Clock.Clock, partition: number, timestamp: -1 | -2) =>
-    Effect.map(
-      atLeader(clock, partition, (node) =>
-        node.listOffsets({
-          isolationLevel: 1,
-          topics: [{ topic: name, partitions: [{ partition, timestamp }] }]
-        })),
-      (answer) => BigInt(answer.responses[0]!.partitions[0]!.offset)
-    )
+  const offsetOf = (clock: Clock.Clock, partition: number, place: Place) =>
+    atLeader(clock, partition, (node) => node.offsetOf({ topic: name, partition }, place))
 
   const extents = Effect.fnUntraced(function*(clock: Clock.Clock) {
     const { partitions } = yield* retryFor(clock, settings)(
       Effect.suspend(() => cluster.describe(name, clock.currentTimeMillisUnsafe()))
     )
     if (partitions.length === 0) return yield* noPartition
-    return yield* Effect.forEach(partitions, ({ partitionId: partition }) =>
+    return yield* Effect.forEach(partitions, ({ partition }) =>
       Effect.gen(function*() {
-        const end = yield* offsetOf(clock, partition, -1)
-        return { partition, begin: yield* offsetOf(clock, partition, -2), end } satisfies Extent
+        const end = yield* offsetOf(clock, partition, "end")
+        return { partition, begin: yield* offsetOf(clock, partition, "begin"), end } satisfies Extent
       }))
   })
 
   const fetch = (clock: Clock.Clock, partition: number, from: bigint) =>
     Effect.map(
-      atLeader(clock, partition, (node) =>
-        node.fetch({
-          isolationLevel: 1,
-          maxWaitTime: settings.maxWait,
-          minBytes: 1,
-          maxBytes: settings.maxBytes,
-          rackId: "",
-          topics: [{
-            topic: name,
-            partitions: [{ partition, fetchOffset: from.toString(), maxBytes: settings.maxBytesPerPartition }]
-          }]
-        })),
-      (answer): FetchedPartition | undefined => answer.responses[0]?.partitions[0]
+      atLeader(clock, partition, (node) => node.fetch([{ topic: name, partition, offset: from }])),
+      ([fetched]) => fetched?.records ?? []
     )
 
   /** The records from `from` on, and where to go on; `undefined` where nothing was before the end. */
@@ -106,17 +85,17 @@ export const read = (settings: Settings, cluster: Cluster): Broker.Broker["Servi
     )
     if (fetched === undefined) {
       // Retention was faster, or the topic was made anew.
-      const begin = yield* offsetOf(clock, partition, -2)
+      const begin = yield* offsetOf(clock, partition, "begin")
       return { records: [], nextOffset: begin > from ? begin : end }
     }
-    const { nextOffset, records } = readFetched(fetched, from)
+    const { nextOffset, records } = visible(fetched, from)
     return {
       records: records.filter(({ offset }) => offset < end),
       nextOffset: nextOffset > from ? nextOffset : from + 1n
     }
   })
 
-  const readPartition = (clock: Clock.Clock, extent: Extent): Stream.Stream<Broker.Chunk, KafkaJsFailure> =>
+  const readPartition = (clock: Clock.Clock, extent: Extent): Stream.Stream<Broker.Chunk, KafkaFailure> =>
     Stream.unfold(extent.begin, (from: bigint) =>
       from >= extent.end
         ? Effect.undefined

@@ -13,7 +13,7 @@ import * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
 import type * as Broker from "../../../Broker.ts"
 import type { Cluster } from "./cluster.ts"
-import { KafkaJsFailure, notAllowed, toBrokerError, unknownTopic } from "./errors.ts"
+import { notAllowed, protocolFailure, toBrokerError, unknownTopic } from "./failure.ts"
 import { retryFor } from "./retry.ts"
 import { physical, type Settings } from "./settings.ts"
 
@@ -28,24 +28,11 @@ const settingsShown = [
 /** No topic has a partition of this number. */
 const nowhere = 2 ** 31 - 1
 
-const empty = new KafkaJsFailure({
-  error: Object.assign(new Error("The topic has no partitions"), { type: "UNKNOWN_TOPIC_OR_PARTITION" })
-})
+const empty = protocolFailure("UNKNOWN_TOPIC_OR_PARTITION", "The topic has no partitions", false)
 
 /** Describes a topic; see `Broker.describe`. */
 export const describe = (settings: Settings, cluster: Cluster): Broker.Broker["Service"]["describe"] => {
-  const configOf = Effect.fnUntraced(function*(name: string) {
-    const node = yield* cluster.anyNode
-    const answer = yield* cluster.request(
-      node,
-      (node) => node.describeConfigs({ resources: [{ type: 2, name, configNames: settingsShown }] })
-    )
-    const config: { [name: string]: string } = {}
-    for (const { configName, configValue } of answer.resources[0]?.configEntries ?? []) {
-      if (configValue !== null) config[configName] = configValue
-    }
-    return config
-  })
+  const configOf = (name: string) => Effect.flatMap(cluster.anyNode, (node) => node.configOf(name, settingsShown))
 
   return Effect.fnUntraced(function*(topic) {
     const clock = yield* Clock.Clock
@@ -57,11 +44,11 @@ export const describe = (settings: Settings, cluster: Cluster): Broker.Broker["S
       )
       if (partitions.length === 0) return yield* empty
       const config = yield* patient(configOf(name)).pipe(
-        Effect.catchIf(notAllowed, () => Effect.succeed<{ [name: string]: string }>({}))
+        Effect.catchIf(notAllowed, () => Effect.succeed<{ readonly [name: string]: string }>({}))
       )
       return {
         partitions: partitions.length,
-        replicationFactor: Math.max(1, ...partitions.map(({ replicas }) => replicas.length)),
+        replicationFactor: Math.max(1, ...partitions.map(({ replicas }) => replicas)),
         config
       }
     }).pipe(
@@ -76,18 +63,14 @@ export const describe = (settings: Settings, cluster: Cluster): Broker.Broker["S
 export const mayWrite = (settings: Settings, cluster: Cluster): Broker.Broker["Service"]["mayWrite"] => {
   const ask = Effect.fnUntraced(function*(topic: string) {
     const node = yield* cluster.anyNode
-    const partition = { partition: nowhere, firstSequence: -1, messages: [{ key: null, value: null, headers: {} }] }
-    yield* cluster.request(
-      node,
-      (node) =>
-        node.produce({
-          acks: -1,
-          timeout: settings.requestTimeout,
-          producerId: "-1",
-          producerEpoch: -1,
-          topicData: [{ topic, partitions: [partition] }]
-        })
-    )
+    yield* node.produce({
+      topic,
+      partition: nowhere,
+      identity: { producerId: -1n, producerEpoch: -1 },
+      sequence: -1,
+      records: [{ key: null, value: null, headers: {} }],
+      timeout: settings.requestTimeout
+    })
   })
 
   return Effect.fnUntraced(function*(topic) {

@@ -1,0 +1,146 @@
+/**
+ * The Layer that moves events over Apache Kafka with the client
+ * `@platformatic/kafka`.
+ *
+ * **When to use**
+ *
+ * Provide `layer` (or `layerConfig`) to the program whose `Publisher`,
+ * `Consumer` and `Outbox` are to speak to Kafka. It takes the same options as
+ * `KafkaJs`, and gives the same guarantees. Take this one where you can: its
+ * client is maintained, all codecs are there (gzip, snappy, lz4, zstd), and a
+ * consumer goes on with what stays its own while the group is rebalanced. Take
+ * `KafkaJs` for brokers older than Kafka 2.8, or on a Node.js older than 22.22.
+ *
+ * **Details**
+ *
+ * An acknowledged event is on all in-sync replicas, once, in the order of
+ * its key, also when answers are lost and leaders move. A consumer drains and
+ * commits a partition before it goes to another one, and stops for nothing
+ * else. Connections that go silent are replaced, and a broker that is away is
+ * waited for.
+ *
+ * Consumers over this Layer and over `KafkaJs` can share a group, as in a
+ * rolling deploy from one to the other.
+ *
+ * A topic that is deleted and created again is read from its beginning, by a
+ * member that runs and by one that starts later: each committed offset has the
+ * id of its topic as its metadata (`topic-id:…`). A member looks every 5
+ * seconds; what it has read of the new topic until then comes again. An offset
+ * without an id, as of other tools, is believed.
+ *
+ * @since 0.1.0
+ */
+import * as Config from "effect/Config"
+import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
+import type * as Scope from "effect/Scope"
+import * as Broker from "../Broker.ts"
+import * as Admin from "./internal/kafka/admin.ts"
+import * as Describe from "./internal/kafka/describe.ts"
+import { firstConnect } from "./internal/kafka/firstConnect.ts"
+import { config, type Options, toSettings } from "./internal/kafka/options.ts"
+import * as Producer from "./internal/kafka/producer.ts"
+import * as Read from "./internal/kafka/read.ts"
+import * as Tail from "./internal/kafka/tail.ts"
+import * as Cluster from "./internal/platformatic/cluster.ts"
+import * as Group from "./internal/platformatic/group.ts"
+import { knock } from "./internal/platformatic/knock.ts"
+
+export {
+  /**
+   * The options as environment variables; see `layerConfig`.
+   *
+   * @category config
+   * @since 0.1.0
+   */
+  config
+} from "./internal/kafka/options.ts"
+export type {
+  /**
+   * How much one fetch may bring.
+   *
+   * @category models
+   * @since 0.1.0
+   */
+  Fetch,
+  /**
+   * Options of the Layer. Only `brokers` is required.
+   *
+   * @category models
+   * @since 0.1.0
+   */
+  Options
+} from "./internal/kafka/options.ts"
+export type {
+  /**
+   * How to log in to the brokers.
+   *
+   * @category models
+   * @since 0.1.0
+   */
+  Sasl
+} from "./internal/kafka/settings.ts"
+
+/**
+ * What this Layer claims in the conformance suite of brokers: Kafka has a clock
+ * of its own. Nothing of the suite is left out.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export const features = {
+  broker: { clock: "live" }
+} as const
+
+/**
+ * Connects to Kafka.
+ *
+ * **Details**
+ *
+ * Fails within `connectTimeout` with reason `Unreachable` if no broker
+ * answers, and with `AuthenticationFailed` if the login is refused or missing.
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
+export const make = Effect.fnUntraced(function*(
+  options: Options
+): Effect.fn.Return<Broker.Broker["Service"], Broker.BrokerError, Scope.Scope> {
+  const settings = toSettings(options)
+  yield* firstConnect(settings, (first) => knock(settings, first))
+  const scope = yield* Effect.scope
+  const cluster = yield* Cluster.make(settings)
+  return Broker.Broker.of({
+    source: options.source ?? settings.clientId,
+    address: settings.address,
+    scope,
+    ensureTopics: Admin.ensureTopics(settings, cluster),
+    describe: Describe.describe(settings, cluster),
+    mayWrite: Describe.mayWrite(settings, cluster),
+    read: Read.read(settings, cluster),
+    producer: Producer.make(settings, Cluster.make(settings)),
+    subscribe: Group.subscribe(settings, cluster),
+    tail: Tail.tail(settings, Cluster.make(settings))
+  })
+})
+
+/**
+ * Provides `Broker` over Kafka.
+ *
+ * @category layers
+ * @since 0.1.0
+ */
+export const layer = (options: Options): Layer.Layer<Broker.Broker, Broker.BrokerError> =>
+  Layer.effect(Broker.Broker, make(options))
+
+/**
+ * Provides `Broker` over Kafka, with options from `Config`: the environment
+ * variables of `config`, or wrapped options of your own.
+ *
+ * @category layers
+ * @since 0.1.0
+ */
+export const layerConfig = (
+  options: Config.Wrap<Options> = config
+): Layer.Layer<Broker.Broker, Broker.BrokerError | Config.ConfigError> =>
+  Layer.effect(Broker.Broker, Effect.flatMap(Config.unwrap(options), make))
