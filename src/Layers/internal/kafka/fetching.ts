@@ -49,8 +49,8 @@ export interface Options<P extends Position> {
   ) => Effect.Effect<void>
   /** The log has no such offset. The position is not fetched meanwhile. */
   readonly outOfRange: (position: P) => Effect.Effect<void, KafkaFailure>
-  /** Looks for the leaders of topics anew. */
-  readonly refresh: (topics: ReadonlySet<string>) => Effect.Effect<void>
+  /** Looks for the leaders of topics anew, after a failure. */
+  readonly refresh: (topics: ReadonlySet<string>, failure: KafkaFailure) => Effect.Effect<void>
 }
 
 export interface Fetching {
@@ -115,7 +115,7 @@ const recover = Effect.fnUntraced(function*<P extends Position>(
     lane.run(Effect.ensuring(Effect.ignore(outOfRange(position)), Effect.sync(() => free(lane, [position]))))
   }
   yield* backOff(failures, 1_000)
-  yield* refresh(new Set(failed.map(([{ topic }]) => topic)))
+  yield* refresh(new Set(failed.map(([{ topic }]) => topic)), failed[0]![1])
   free(lane, others.map(([position]) => position))
 })
 

@@ -123,7 +123,10 @@ const follow = ({ grants }: Group, topic: string, { partitions }: Description): 
   }
 }
 
-const refresh = (group: Group, changed: () => void) => (topics: Iterable<string>) =>
+/** So many refusals in a row that waiting cannot mend are told to whoever consumes, who waits longer and says so. */
+const mostRefusals = 3
+
+const refresh = (group: Group, changed: () => void): Fetching.Options<Grants.Grant>["refresh"] => (topics) =>
   Effect.forEach(
     topics,
     (topic) =>
@@ -273,12 +276,22 @@ export const subscribe = (settings: Settings, cluster: Cluster): Broker.Broker["
       starts: starts(group),
       onGranted: () => fetching.changed()
     })
+    const unreadable = yield* Deferred.make<never, KafkaFailure>()
+    let refusals = 0
     const fetching: Fetching.Fetching = yield* Fetching.make<Grants.Grant>({
       cluster,
       positions: () => Grants.live(group.grants),
-      take: (grant, records, nextOffset) => Grants.deliver(group.grants, grant, records, nextOffset),
+      take: (grant, records, nextOffset) => {
+        refusals = 0
+        return Grants.deliver(group.grants, grant, records, nextOffset)
+      },
       outOfRange: (grant) => outOfRange(group, member)(grant),
-      refresh: refresh(group, () => fetching.changed())
+      refresh: (topics, failure) => {
+        if (!failure.transient && failure.type !== "OFFSET_OUT_OF_RANGE" && ++refusals >= mostRefusals) {
+          Deferred.doneUnsafe(unreadable, Effect.fail(failure))
+        }
+        return refresh(group, () => fetching.changed())(topics, failure)
+      }
     })
     const end = (reason: Effect.Effect<never, Broker.BrokerError>) =>
       Effect.forkScoped(
@@ -288,7 +301,8 @@ export const subscribe = (settings: Settings, cluster: Cluster): Broker.Broker["
         )
       )
     yield* end(watch({ group, member, deniedSince: new Map() }, fetching.changed))
-    const refused = Effect.mapError(member.failed, (failure) => refusal(group, `let group "${name}" read`, failure))
+    const hopeless = Effect.raceFirst(member.failed, Deferred.await(unreadable))
+    const refused = Effect.mapError(hopeless, (failure) => refusal(group, `let group "${name}" read`, failure))
     yield* end(refused)
     // Registered last, so closed first: no signal is sent while leaving.
     yield* Effect.addFinalizer(() => Effect.sync(() => Grants.close(group.grants)))
