@@ -3,12 +3,13 @@
  * whose handler adds up a field, of each event or of each batch, against
  * KafkaJS `eachBatch` with `JSON.parse` over the same records.
  */
-import { Deferred, Effect, Layer } from "effect"
+import { Effect } from "effect"
 import { Consumer } from "effect-events"
-import { type Benchmark, measure, quiet, type Round } from "./harness.ts"
-import { drop, fill, kafka, layer, type Order, sumOf, topicOf, unique } from "./orders.ts"
+import { checkSum, consuming } from "./consuming.ts"
+import { type Benchmark, measure, type Round, sized } from "./harness.ts"
+import { drop, fill, kafka, type Order, topicOf, unique } from "./orders.ts"
 
-const events = 300_000
+const events = sized(300_000, 60_000)
 
 const settings = {
   events,
@@ -26,47 +27,30 @@ const open = (ours: (topic: string) => Promise<Round>): Benchmark["open"] => asy
 
 export const consumeIdempotent: Benchmark = {
   name: "consume-idempotent KafkaJs",
+  aim: 0.75,
+  short: 3,
   settings: { ...settings, ours: "defaults: key order, concurrency 16, schema decode" },
   open: open((topic) =>
-    ours((add) => Consumer.idempotent(topicOf(topic), (event) => Effect.sync(() => add(event.payload.total))))
+    consuming(events, (add) => [
+      Consumer.idempotent(topicOf(topic), (event) => Effect.sync(() => add(event.payload.total)))
+    ])
   )
 }
 
 export const consumeIdempotentBatch: Benchmark = {
   name: "consume-idempotent-batch KafkaJs",
+  aim: 0.85,
+  short: 3,
   settings: { ...settings, ours: "defaults: key order, concurrency 3, batches of at most 100, schema decode" },
   open: open((topic) =>
-    ours((add) =>
+    consuming(events, (add) => [
       Consumer.idempotentBatch(topicOf(topic), (batch) =>
         Effect.sync(() => {
           for (const event of batch) add(event.payload.total)
         }))
-    )
+    ])
   )
 }
-
-const check = (sum: number): void => {
-  if (sum !== sumOf(events)) throw new Error(`The sum is ${sum} and should be ${sumOf(events)}`)
-}
-
-type Add = (total: number) => void
-
-const ours = (
-  consumer: (add: Add) => ReturnType<typeof Consumer.idempotent<typeof Order, never, never>>
-): Promise<Round> =>
-  measure(events, (started) =>
-    Effect.gen(function*() {
-      const done = yield* Deferred.make<void>()
-      let count = 0
-      let sum = 0
-      const add: Add = (total) => {
-        if (count === 0) started()
-        sum += total
-        if (++count === events) Deferred.doneUnsafe(done, Effect.void)
-      }
-      yield* Effect.andThen(Layer.build(Consumer.layer(unique("group"), [consumer(add)])), Deferred.await(done))
-      check(sum)
-    }).pipe(Effect.scoped, Effect.provide(layer), quiet, Effect.runPromise))
 
 const twin = (topic: string): Promise<Round> =>
   measure(events, async (started) => {
@@ -88,5 +72,5 @@ const twin = (topic: string): Promise<Round> =>
       }).catch(reject)
     })
     await consumer.disconnect()
-    check(sum)
+    checkSum(events, sum)
   })

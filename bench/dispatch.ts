@@ -7,12 +7,12 @@
 import { Deferred, Effect, Layer, Queue, Schema, SchemaParser } from "effect"
 import { type Broker, type Codec, Consumer, type ConsumerGroup, Topic } from "effect-events"
 import * as FedBroker from "../test/support/fedBroker.ts"
-import { type Benchmark, measure, quiet, type Round } from "./harness.ts"
+import { type Benchmark, measure, quiet, type Round, sized } from "./harness.ts"
 import { Order, orderOf, sumOf } from "./orders.ts"
 
 type Record = Broker.ConsumerRecord
 
-const events = 300_000
+const events = sized(300_000, 60_000)
 const chunk = 500
 const partitions = 3
 const slots = 16
@@ -33,6 +33,8 @@ const orders = (): Array<Array<Record>> =>
 /** With its decode: JSON and the schema of a flat class, on both sides. */
 export const dispatch: Benchmark = {
   name: "dispatch Memory",
+  aim: 0.77,
+  short: 3,
   settings: { ...settings, ours: "idempotent, defaults, schema decode", decode: "JSON.parse and Schema.Class" },
   open: () => {
     const records = orders()
@@ -57,6 +59,7 @@ const ready = (numbers: ReadonlyMap<Uint8Array, number>): Codec.Codec => ({
 /** Without the decode. */
 export const dispatchDecoded: Benchmark = {
   name: "dispatch-decoded Memory",
+  short: 3,
   settings: { ...settings, ours: "idempotent, defaults", decode: "none" },
   open: () => {
     const values = Array.from({ length: 100 }, (_, i) => Buffer.from([i]))

@@ -5,17 +5,19 @@
 import { Deferred, Effect, Layer } from "effect"
 import { Consumer } from "effect-events"
 import { SqlClient } from "effect/sql"
-import { type Benchmark, measure, quiet, type Round } from "./harness.ts"
+import { type Benchmark, measure, quiet, type Round, sized } from "./harness.ts"
 import { drop, fill, topicOf, unique } from "./orders.ts"
 import { inSchema, layer, upsertOne } from "./postgres.ts"
 import { single } from "./single.ts"
 
-const events = 40_000
-const singleEvents = 8_000
+const events = sized(40_000, 10_000)
+const singleEvents = sized(8_000, 1_000)
 const slots = 3
 
 export const exactlyOnceEvent: Benchmark = {
   name: "exactly-once-event KafkaJs",
+  aim: 5,
+  short: 2,
   settings: {
     events: `${events} ours, ${singleEvents} twin`,
     payloadBytes: 200,

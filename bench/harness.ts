@@ -9,6 +9,7 @@ import { existsSync, readFileSync, writeFileSync } from "node:fs"
 /** What one round of one side took. */
 export interface Round {
   readonly events: number
+  /** With the unit MiB: memory instead of time. */
   readonly wallMillis: number
   readonly cpuMicros: number
 }
@@ -17,8 +18,12 @@ export interface Benchmark {
   /** Benchmark, a space, the variant. */
   readonly name: string
   readonly settings: { readonly [name: string]: string | number }
-  /** `"ms"`: what counts is the time of one event. Default: how many there are in a second. */
-  readonly unit?: "events/s" | "ms"
+  /** `"ms"`, `"MiB"`: what counts is what one event takes. Default: how many there are in a second. */
+  readonly unit?: "events/s" | "ms" | "MiB"
+  /** The least ratio that is good enough. */
+  readonly aim?: number
+  /** Rounds in the short form; without, it has no part in that. */
+  readonly short?: number
   /** Prepares both sides once; `close` ends what it started. */
   readonly open: () => Promise<{
     readonly ours: () => Promise<Round>
@@ -27,13 +32,20 @@ export interface Benchmark {
   }>
 }
 
+/** A side that is prepared and ends by itself. */
+export interface Side {
+  readonly round: () => Promise<Round>
+  readonly close: () => Promise<void>
+}
+
 export interface Row {
   readonly name: string
   /** Median, in `unit`. */
   readonly ours: number
   readonly twin: number
-  /** Events per second, `ours ÷ twin`; so of times `twin ÷ ours`. */
+  /** Events per second, `ours ÷ twin`; so of times and sizes `twin ÷ ours`. */
   readonly ratio: number
+  readonly aim?: number
   readonly unit: string
   readonly settings: { readonly [name: string]: string | number }
   /** Lowest and highest ratio of neighbouring rounds. */
@@ -43,6 +55,15 @@ export interface Row {
 }
 
 const warmUps = 1
+
+/** The form for CI: `npm run bench -- --short`. */
+export const isShort = process.argv.includes("--short")
+
+/** How much of something there is in a full run, and in a short one. */
+export const sized = (full: number, short: number): number => isShort ? short : full
+
+/** A side that says nothing for so long has lost an event, and waits for it. */
+const patienceMinutes = sized(10, 2)
 
 /** Keeps the engine's log of joins and drains out of the figures. */
 export const quiet = Effect.provideService(References.MinimumLogLevel, "Warn")
@@ -59,6 +80,32 @@ export const measure = async (events: number, work: (started: () => void) => Pro
   return { events, wallMillis: performance.now() - wall, cpuMicros: used.user + used.system }
 }
 
+/** Both sides from one recipe: prepared one after the other, with what tells them apart. */
+export const alike = <A>(prepare: (what: A) => Promise<Side>, ours: A, twin: A): Benchmark["open"] => async () => {
+  const [our, other] = [await prepare(ours), await prepare(twin)]
+  return {
+    ours: our.round,
+    twin: other.round,
+    close: async () => {
+      await our.close()
+      await other.close()
+    }
+  }
+}
+
+const bounded = async (side: () => Promise<Round>): Promise<Round> => {
+  let timer: NodeJS.Timeout | undefined
+  const tooLong = new Promise<never>((_, reject) => {
+    const error = new Error(`No result within ${patienceMinutes} minutes: an event is lost, or something hangs`)
+    timer = setTimeout(() => reject(error), patienceMinutes * 60_000)
+  })
+  try {
+    return await Promise.race([side(), tooLong])
+  } finally {
+    clearTimeout(timer)
+  }
+}
+
 const median = (values: ReadonlyArray<number>): number => {
   const sorted = [...values].sort((a, b) => a - b)
   const middle = sorted.length >> 1
@@ -70,7 +117,7 @@ const round = (value: number, digits: number): number => Number(value.toFixed(di
 
 export const run = async (benchmark: Benchmark, rounds: number): Promise<Row> => {
   const unit = benchmark.unit ?? "events/s"
-  const shown = (rate: number): number => unit === "ms" ? round(1_000 / rate, 3) : Math.round(rate)
+  const shown = (rate: number): number => unit === "events/s" ? Math.round(rate) : round(1_000 / rate, 3)
   const sides = await benchmark.open()
   const ours: Array<Round> = []
   const twin: Array<Round> = []
@@ -78,8 +125,8 @@ export const run = async (benchmark: Benchmark, rounds: number): Promise<Row> =>
     for (let i = -warmUps; i < rounds; i++) {
       // Whoever goes first changes from round to round.
       const [first, second] = i % 2 === 0 ? [sides.ours, sides.twin] : [sides.twin, sides.ours]
-      const a = await first()
-      const b = await second()
+      const a = await bounded(first)
+      const b = await bounded(second)
       if (i < 0) continue
       ours.push(i % 2 === 0 ? a : b)
       twin.push(i % 2 === 0 ? b : a)
@@ -99,12 +146,19 @@ export const run = async (benchmark: Benchmark, rounds: number): Promise<Row> =>
     ours: shown(oursMedian),
     twin: shown(twinMedian),
     ratio: round(oursMedian / twinMedian, 3),
+    ...(benchmark.aim === undefined ? {} : { aim: benchmark.aim }),
     unit,
     settings: { ...benchmark.settings, rounds },
     spread: [round(Math.min(...ratios), 3), round(Math.max(...ratios), 3)],
     cpu: { ours: cpuOf(ours), twin: cpuOf(twin) }
   }
 }
+
+/** A result in one line. */
+export const lineOf = ({ aim, cpu, name, ours, ratio, spread, twin, unit }: Row): string =>
+  `${name}: ours ${ours}, twin ${twin} ${unit}, ratio ${ratio} (${spread.join(" … ")})` +
+  (aim === undefined ? "" : `, aim ${aim}${ratio < aim ? ": missed" : ""}`) +
+  `, CPU ${cpu.ours} against ${cpu.twin} µs per event`
 
 const results = new URL("./results.json", import.meta.url)
 

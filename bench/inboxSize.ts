@@ -7,11 +7,11 @@ import { MessageStore } from "effect-events"
 import { SqlClient } from "effect/sql"
 import { randomUUID } from "node:crypto"
 import { postgres } from "./databases.ts"
-import { type Benchmark, measure, type Round } from "./harness.ts"
+import { alike, type Benchmark, measure, type Round, type Side, sized } from "./harness.ts"
 
 const batch = 500
 const batches = 40
-const many = 5_000_000
+const many = sized(5_000_000, 100_000)
 const few = 10_000
 const perStatement = 500_000
 
@@ -30,7 +30,7 @@ from generate_series($2::bigint, $3::bigint) as n`,
     yield* sql.unsafe(`vacuum analyze ${table}`)
   })
 
-const open = async (marks: number) => {
+const prepare = async (marks: number): Promise<Side> => {
   const database = postgres()
   const runtime = ManagedRuntime.make(database.layer)
   const store = await runtime.runPromise(MessageStore.MessageStore)
@@ -53,18 +53,12 @@ const open = async (marks: number) => {
 
 export const inboxSize: Benchmark = {
   name: "inbox-size pg",
+  aim: 0.67,
   settings: {
     batch,
     batches,
     ours: `${many} marks are there`,
     twin: `the same with ${few} marks`
   },
-  open: async () => {
-    const [ours, twin] = [await open(many), await open(few)]
-    return {
-      ours: ours.round,
-      twin: twin.round,
-      close: () => Promise.all([ours.close(), twin.close()]).then(() => {})
-    }
-  }
+  open: alike(prepare, many, few)
 }

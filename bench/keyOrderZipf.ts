@@ -9,9 +9,9 @@
 import { Deferred, Effect, Layer, Schema } from "effect"
 import { Consumer, Publisher, Topic } from "effect-events"
 import * as Memory from "effect-events/Layers/Memory"
-import { type Benchmark, measure, quiet, type Round } from "./harness.ts"
+import { type Benchmark, measure, quiet, type Round, sized } from "./harness.ts"
 
-const events = 4_000
+const events = sized(4_000, 1_000)
 const keys = 1_000
 const handlerMillis = 10
 
@@ -47,6 +47,8 @@ const settings = (slots: number, twin: string) => ({
 
 export const keyOrderZipf8: Benchmark = {
   name: "key-order-zipf-8 Memory",
+  aim: 0.8,
+  short: 2,
   settings: settings(8, "idempotent, unordered, concurrency 8"),
   open: () =>
     Promise.resolve({
@@ -58,6 +60,8 @@ export const keyOrderZipf8: Benchmark = {
 
 export const keyOrderZipf64: Benchmark = {
   name: "key-order-zipf-64 Memory",
+  aim: 0.9,
+  short: 2,
   settings: settings(64, "the hottest key's events alone, one after another"),
   open: () =>
     Promise.resolve({

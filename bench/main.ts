@@ -1,15 +1,20 @@
 /**
- * `npm run bench -- [--list] [--rounds N] [--profile | --dry] NAME…`: runs the
- * benchmarks whose names begin with one of the words given, all without words,
- * and writes `bench/results.json`; `--dry` leaves that file alone, `--profile`
- * writes CPU profiles instead.
+ * `npm run bench -- [--list] [--rounds N] [--profile | --dry | --short] NAME…`:
+ * runs the benchmarks whose names begin with one of the words given, all without
+ * words, and writes `bench/results.json`; `--dry` leaves that file alone,
+ * `--profile` writes CPU profiles instead.
+ *
+ * `--short` is for CI: fewer events and rounds, of those benchmarks that have a
+ * short form, compared with `bench/baseline.json`; `--keep` makes the ratios the
+ * new baseline instead.
  */
 import { parseArgs } from "node:util"
+import { compare, keep } from "./baseline.ts"
 import { consumeIdempotent, consumeIdempotentBatch } from "./consumeIdempotent.ts"
 import { dispatch, dispatchDecoded } from "./dispatch.ts"
 import { exactlyOnceBatch, exactlyOnceBatchVsSingle } from "./exactlyOnceBatch.ts"
 import { exactlyOnceEvent } from "./exactlyOnceEvent.ts"
-import { run, save } from "./harness.ts"
+import { type Benchmark, isShort, lineOf, type Row, run, save } from "./harness.ts"
 import { inboxSize } from "./inboxSize.ts"
 import { keyOrderZipf64, keyOrderZipf8 } from "./keyOrderZipf.ts"
 import { outboxLatencies } from "./outboxLatency.ts"
@@ -20,7 +25,7 @@ import { relayDrainMariadb, relayDrainPg, relayDrainSqlite } from "./relayDrain.
 import { relayScale } from "./relayScale.ts"
 import { scheduledDue } from "./scheduledDue.ts"
 
-const benchmarks = [
+const benchmarks: ReadonlyArray<Benchmark> = [
   consumeIdempotent,
   consumeIdempotentBatch,
   dispatch,
@@ -47,35 +52,57 @@ const { positionals, values } = parseArgs({
     list: { type: "boolean", default: false },
     profile: { type: "boolean", default: false },
     dry: { type: "boolean", default: false },
+    short: { type: "boolean", default: false },
+    keep: { type: "boolean", default: false },
     rounds: { type: "string" }
   }
 })
-const least = values.profile ? 1 : 5
-const rounds = Number(values.rounds ?? (values.profile ? 3 : 7))
-const chosen = benchmarks.filter(({ name }) =>
-  positionals.length === 0 || positionals.some((word) => name.startsWith(word))
+const least = values.profile || isShort ? 1 : 5
+const rounds = values.rounds === undefined ? undefined : Number(values.rounds)
+const chosen = benchmarks.filter(({ name, short }) =>
+  positionals.length === 0 ? !isShort || short !== undefined : positionals.some((word) => name.startsWith(word))
 )
+
+const announce = ({ name, settings }: Benchmark): void => console.log(`${name} ${JSON.stringify(settings)}`)
+
+const runShort = async (): Promise<void> => {
+  const rows: Array<Row> = []
+  for (const benchmark of chosen) {
+    announce(benchmark)
+    try {
+      rows.push(await run(benchmark, rounds ?? benchmark.short ?? 1))
+      console.log(lineOf(rows.at(-1)!))
+    } catch (error) {
+      // The others may still hold.
+      console.error(`FAIL  ${benchmark.name}`, error)
+      process.exitCode = 1
+    }
+  }
+  if (values.keep) keep(rows)
+  else if (!compare(rows)) process.exitCode = 1
+}
+
+const runFull = async (): Promise<void> => {
+  for (const benchmark of chosen) {
+    announce(benchmark)
+    if (values.profile) {
+      await profile(benchmark, rounds ?? 3)
+      continue
+    }
+    const row = await run(benchmark, rounds ?? 7)
+    if (!values.dry) save(row)
+    console.log(lineOf(row))
+  }
+}
 
 if (values.list) {
   for (const { name } of benchmarks) console.log(name)
-} else if (chosen.length === 0 || !Number.isInteger(rounds) || rounds < least) {
+} else if (chosen.length === 0 || rounds !== undefined && (!Number.isInteger(rounds) || rounds < least)) {
   console.error(
     chosen.length === 0 ? "No such benchmark; --list shows them." : `--rounds takes a whole number from ${least}.`
   )
   process.exitCode = 1
 } else {
-  for (const benchmark of chosen) {
-    console.log(`${benchmark.name} ${JSON.stringify(benchmark.settings)}`)
-    if (values.profile) {
-      await profile(benchmark, rounds)
-      continue
-    }
-    const row = await run(benchmark, rounds)
-    if (!values.dry) save(row)
-    console.log(
-      `${row.name}: ours ${row.ours}, twin ${row.twin} ${row.unit}, ratio ${row.ratio} (${row.spread.join(" … ")}), ` +
-        `CPU ${row.cpu.ours} against ${row.cpu.twin} µs per event`
-    )
-  }
+  await (isShort ? runShort() : runFull())
 }
 process.exit()

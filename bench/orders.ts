@@ -5,6 +5,7 @@ import * as KafkaJs from "effect-events/Layers/KafkaJs"
 import { Kafka, logLevel } from "kafkajs"
 import type { Admin } from "kafkajs"
 import { randomBytes, randomUUID } from "node:crypto"
+import type { Round } from "./harness.ts"
 
 export class Order extends Schema.Class<Order>("Order")({
   orderId: Schema.String,
@@ -54,14 +55,25 @@ const withAdmin = async <A>(use: (admin: Admin) => Promise<A>): Promise<A> => {
   return result
 }
 
-export const create = (name: string) =>
+const createAll = (names: ReadonlyArray<string>, numPartitions: number) =>
   withAdmin((admin) =>
-    admin.createTopics({ topics: [{ topic: name, numPartitions: partitions, replicationFactor: 1 }] })
+    admin.createTopics({ topics: names.map((topic) => ({ topic, numPartitions, replicationFactor: 1 })) })
   )
+
+export const create = (name: string, count = partitions) => createAll([name], count)
 
 /** How many records are in a topic that holds no transactions. */
 export const lengthOf = (name: string): Promise<number> =>
   withAdmin(async (admin) => (await admin.fetchTopicOffsets(name)).reduce((sum, { offset }) => sum + Number(offset), 0))
+
+/** Runs one side, and checks that the topic has grown by as many records. */
+export const counted = async (topic: string, events: number, side: () => Promise<Round>): Promise<Round> => {
+  const before = await lengthOf(topic)
+  const round = await side()
+  const sent = await lengthOf(topic) - before
+  if (sent !== events) throw new Error(`${sent} records were sent, and ${events} should have been`)
+  return round
+}
 
 /** What our own records carry. */
 export const headersOf = (i: number) => ({
@@ -73,17 +85,32 @@ export const headersOf = (i: number) => ({
   "content-type": "application/json"
 })
 
-/** Fills a new topic, with our CloudEvents headers. */
-export const fill = async (name: string, events: number): Promise<void> => {
-  await create(name)
-  await Effect.runPromise(Effect.provide(
-    Effect.gen(function*() {
-      for (let i = 0; i < events; i += chunk) {
-        yield* Publisher.publishAll(topicOf(name), Array.from({ length: chunk }, (_, j) => orderOf(i + j)))
-      }
-    }),
-    layer
-  ))
+const publishOrders = (name: string, events: number) =>
+  Effect.gen(function*() {
+    for (let i = 0; i < events; i += chunk) {
+      const length = Math.min(chunk, events - i)
+      yield* Publisher.publishAll(topicOf(name), Array.from({ length }, (_, j) => orderOf(i + j)))
+    }
+  })
+
+/** Fills new topics with so many orders each, with our CloudEvents headers. */
+export const fillAll = async (names: ReadonlyArray<string>, events: number, count = partitions): Promise<void> => {
+  await createAll(names, count)
+  await Effect.runPromise(
+    Effect.provide(Effect.forEach(names, (name) => publishOrders(name, events), { discard: true }), layer)
+  )
 }
 
-export const drop = (name: string): Promise<void> => withAdmin((admin) => admin.deleteTopics({ topics: [name] }))
+export const fill = (name: string, events: number, count = partitions): Promise<void> => fillAll([name], events, count)
+
+/** Where a group leaves the dead letters of a topic. */
+export const deadLettersOf = (topic: string, group: string): string => `${topic}.${group}.dead-letter`
+
+/** With the topics of their dead letters, of which each round has left one. */
+export const drop = (...names: ReadonlyArray<string>): Promise<void> =>
+  withAdmin(async (admin) => {
+    const topics = (await admin.listTopics()).filter((topic) =>
+      names.some((name) => topic === name || topic.startsWith(`${name}.`))
+    )
+    await admin.deleteTopics({ topics })
+  })

@@ -9,15 +9,25 @@ import { Effect } from "effect"
 import { Outbox } from "effect-events"
 import { SqlClient } from "effect/sql"
 import { postgres } from "./databases.ts"
-import { type Benchmark, measure, quiet, type Round } from "./harness.ts"
+import { type Benchmark, measure, quiet, type Round, sized } from "./harness.ts"
 import { headersOf, orderOf, topicOf } from "./orders.ts"
 
 const topic = topicOf("orders")
 
-const outboxWrite = (events: number, fibers: number, transactions: number, byHand = events > 1): Benchmark => ({
+interface Variant {
+  readonly events: number
+  readonly fibers: number
+  readonly transactions: number
+  readonly aim?: number
+  readonly byHand?: boolean
+}
+
+const outboxWrite = ({ events, fibers, transactions, byHand = events > 1, ...aim }: Variant): Benchmark => ({
   name: `outbox-write-${events}${byHand && events === 1 ? "-by-hand" : ""} pg ${
     fibers === 1 ? "1 fiber" : `${fibers} fibers`
   }`,
+  ...aim,
+  ...(fibers === 1 ? {} : { short: 2 }),
   settings: {
     transactions,
     events,
@@ -36,12 +46,12 @@ const outboxWrite = (events: number, fibers: number, transactions: number, byHan
 })
 
 export const outboxWrites = [
-  outboxWrite(1, 1, 1_500),
-  outboxWrite(1, 16, 4_000),
-  outboxWrite(1, 1, 1_500, true),
-  outboxWrite(1, 16, 4_000, true),
-  outboxWrite(100, 1, 300),
-  outboxWrite(100, 16, 600)
+  outboxWrite({ events: 1, fibers: 1, transactions: 1_500, aim: 0.71 }),
+  outboxWrite({ events: 1, fibers: 16, transactions: sized(4_000, 1_000), aim: 0.71 }),
+  outboxWrite({ events: 1, fibers: 1, transactions: 1_500, byHand: true }),
+  outboxWrite({ events: 1, fibers: 16, transactions: sized(4_000, 1_000), byHand: true }),
+  outboxWrite({ events: 100, fibers: 1, transactions: 300, aim: 0.8 }),
+  outboxWrite({ events: 100, fibers: 16, transactions: sized(600, 100), aim: 0.8 })
 ]
 
 type Write = (n: number) => Effect.Effect<unknown, unknown, SqlClient.SqlClient | Effect.Services<typeof publishing>>

@@ -6,11 +6,11 @@ import { Duration, Effect, ManagedRuntime } from "effect"
 import { MessageStore } from "effect-events"
 import { SqlClient } from "effect/sql"
 import { postgres } from "./databases.ts"
-import { type Benchmark, measure, type Round } from "./harness.ts"
+import { alike, type Benchmark, measure, type Round, type Side, sized } from "./harness.ts"
 
 const batch = 500
 const batches = 40
-const many = 1_000_000
+const many = sized(1_000_000, 50_000)
 const few = 1_000
 const owner = "bench"
 const everyPart = Array.from({ length: MessageStore.parts }, (_, part) => part)
@@ -27,7 +27,7 @@ from generate_series(1, $2::int) as n`,
     )
   )
 
-const open = async (rows: number) => {
+const prepare = async (rows: number): Promise<Side> => {
   const database = postgres()
   const runtime = ManagedRuntime.make(database.layer)
   const { leases, outbox } = await runtime.runPromise(MessageStore.MessageStore)
@@ -68,6 +68,7 @@ const open = async (rows: number) => {
 
 export const relayBacklog: Benchmark = {
   name: "relay-backlog pg",
+  aim: 0.77,
   settings: {
     batch,
     batches,
@@ -75,12 +76,5 @@ export const relayBacklog: Benchmark = {
     ours: `read and delete a batch while up to ${many} rows wait`,
     twin: `the same with ${few}`
   },
-  open: async () => {
-    const [ours, twin] = [await open(many), await open(few)]
-    return {
-      ours: ours.round,
-      twin: twin.round,
-      close: () => Promise.all([ours.close(), twin.close()]).then(() => {})
-    }
-  }
+  open: alike(prepare, many, few)
 }
