@@ -20,6 +20,8 @@ import { keyOrderZipf64, keyOrderZipf8 } from "./keyOrderZipf.ts"
 import { outboxLatencies } from "./outboxLatency.ts"
 import { outboxWrites } from "./outboxWrite.ts"
 import { profile } from "./profile.ts"
+import { publishBatches } from "./publishBatch.ts"
+import { publishFibers } from "./publishFibers.ts"
 import { relayBacklog } from "./relayBacklog.ts"
 import { relayDrainMariadb, relayDrainPg, relayDrainSqlite } from "./relayDrain.ts"
 import { relayScale } from "./relayScale.ts"
@@ -38,6 +40,8 @@ const benchmarks: ReadonlyArray<Benchmark> = [
   inboxSize,
   ...outboxLatencies,
   ...outboxWrites,
+  ...publishBatches,
+  publishFibers,
   relayBacklog,
   relayDrainMariadb,
   relayDrainPg,
