@@ -17,7 +17,7 @@ export interface Database {
   readonly layer: Layer.Layer<Broker.Broker | MessageStore.MessageStore | SqlClient.SqlClient, unknown>
 }
 
-const urlIn = (name: string, database?: string): Redacted.Redacted<string> => {
+export const urlIn = (name: string, database?: string): Redacted.Redacted<string> => {
   const url = process.env[name]
   if (url === undefined) throw new Error(`${name} is not set; run this with npm run bench`)
   return Redacted.make(database === undefined ? url : Object.assign(new URL(url), { pathname: `/${database}` }).href)
@@ -79,17 +79,16 @@ const tables = {
   scheduled: "effect_events_scheduled"
 }
 
+const mariadbClient = (home?: string) => MysqlClient.layer({ url: urlIn("MARIADB_URL", home) })
+
+/** Tables in a database that is there. */
+export const mariadbAt = (home: string): Database => ({ ...tables, layer: services(mariadbClient(home), {}) })
+
 export const mariadb = (): Database => {
   const home = name()
   return {
     ...tables,
-    layer: within({
-      home,
-      kind: "database",
-      admin: MysqlClient.layer({ url: urlIn("MARIADB_URL") }),
-      client: MysqlClient.layer({ url: urlIn("MARIADB_URL", home) }),
-      store: {}
-    })
+    layer: within({ home, kind: "database", admin: mariadbClient(), client: mariadbClient(home), store: {} })
   }
 }
 

@@ -12,7 +12,7 @@ import { parseArgs } from "node:util"
 import { compare, keep } from "./baseline.ts"
 import { consumeIdempotent, consumeIdempotentBatch } from "./consumeIdempotent.ts"
 import { dispatch, dispatchDecoded } from "./dispatch.ts"
-import { exactlyOnceBatch, exactlyOnceBatchVsSingle } from "./exactlyOnceBatch.ts"
+import { exactlyOnceBatch, exactlyOnceBatchMariadb, exactlyOnceBatchVsSingle } from "./exactlyOnceBatch.ts"
 import { exactlyOnceEvent } from "./exactlyOnceEvent.ts"
 import { type Benchmark, isShort, lineOf, type Row, run, save } from "./harness.ts"
 import { inboxSize } from "./inboxSize.ts"
@@ -33,6 +33,7 @@ const benchmarks: ReadonlyArray<Benchmark> = [
   dispatch,
   dispatchDecoded,
   exactlyOnceBatch,
+  exactlyOnceBatchMariadb,
   exactlyOnceBatchVsSingle,
   exactlyOnceEvent,
   keyOrderZipf64,

@@ -2,7 +2,8 @@
 import { PgClient } from "@effect/sql-pg"
 import { Layer, Redacted } from "effect"
 import * as SqlStore from "effect-events/Layers/SqlStore"
-import { Pool } from "pg"
+import { Pool, type PoolClient } from "pg"
+import { type Slice, totalsOf } from "./applying.ts"
 import type { Round } from "./harness.ts"
 import { layer as broker, sumOf, unique } from "./orders.ts"
 
@@ -28,6 +29,12 @@ export const poolWithInbox = async (schema: string, max: number): Promise<Pool> 
   return pool
 }
 
+/** Totals as the upsert takes them. */
+export const columnsOf = (totals: ReturnType<typeof totalsOf>): [Array<string>, Array<number>] => [
+  totals.map(([customer]) => customer),
+  totals.map(([, total]) => total)
+]
+
 /** Adds to the totals of customers. */
 export const upsert = (schema: string) =>
   `INSERT INTO ${schema}.totals (customer, total) SELECT * FROM unnest($1::text[], $2::bigint[])
@@ -37,6 +44,38 @@ export const upsert = (schema: string) =>
 export const upsertOne = (schema: string) =>
   `INSERT INTO ${schema}.totals (customer, total) VALUES ($1, $2)
    ON CONFLICT (customer) DO UPDATE SET total = totals.total + excluded.total`
+
+const claim = (schema: string) =>
+  `INSERT INTO ${schema}.inbox (consumer, message_key) SELECT 1, m FROM unnest($1::uuid[]) m
+   ON CONFLICT DO NOTHING RETURNING message_key`
+
+export const inTransaction = async <A>(pool: Pool, work: (client: PoolClient) => Promise<A>): Promise<A> => {
+  const client = await pool.connect()
+  try {
+    await client.query("BEGIN")
+    const result = await work(client)
+    await client.query("COMMIT")
+    return result
+  } catch (error) {
+    await client.query("ROLLBACK")
+    throw error
+  } finally {
+    client.release()
+  }
+}
+
+/** The twins' transaction of one slice. */
+export const applyByHand = (pool: Pool, schema: string) => ({ ids, ordersOf }: Slice): Promise<void> =>
+  inTransaction(pool, async (client) => {
+    const { rows } = await client.query<{ message_key: string }>({
+      name: "claim",
+      text: claim(schema),
+      values: [ids]
+    })
+    const fresh = new Set(rows.map((row) => row.message_key))
+    const totals = totalsOf(ordersOf((id) => fresh.has(id)))
+    await client.query({ name: "upsert", text: upsert(schema), values: columnsOf(totals) })
+  })
 
 /** Runs one side with a schema of its own, and checks what it wrote. */
 export const inSchema = async (events: number, side: (schema: string) => Promise<Round>): Promise<Round> => {
