@@ -19,6 +19,7 @@ import { inboxSize } from "./inboxSize.ts"
 import { keyOrderZipf64, keyOrderZipf8 } from "./keyOrderZipf.ts"
 import { outboxLatencies } from "./outboxLatency.ts"
 import { outboxWrites } from "./outboxWrite.ts"
+import { pipeline } from "./pipeline.ts"
 import { profile } from "./profile.ts"
 import { publishBatches } from "./publishBatch.ts"
 import { publishFibers } from "./publishFibers.ts"
@@ -41,6 +42,7 @@ const benchmarks: ReadonlyArray<Benchmark> = [
   inboxSize,
   ...outboxLatencies,
   ...outboxWrites,
+  pipeline,
   ...publishBatches,
   publishFibers,
   relayBacklog,
