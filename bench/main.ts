@@ -10,11 +10,13 @@
  */
 import { parseArgs } from "node:util"
 import { compare, keep } from "./baseline.ts"
+import { coldStarts } from "./coldStart.ts"
 import { consumeIdempotent, consumeIdempotentBatch } from "./consumeIdempotent.ts"
 import { dispatch, dispatchDecoded } from "./dispatch.ts"
 import { exactlyOnceBatch, exactlyOnceBatchMariadb, exactlyOnceBatchVsSingle } from "./exactlyOnceBatch.ts"
 import { exactlyOnceEvent } from "./exactlyOnceEvent.ts"
 import { type Benchmark, isShort, lineOf, type Row, run, save } from "./harness.ts"
+import { imports } from "./importing.ts"
 import { inboxSize } from "./inboxSize.ts"
 import { keyOrderZipf64, keyOrderZipf8 } from "./keyOrderZipf.ts"
 import { outboxLatencies } from "./outboxLatency.ts"
@@ -29,6 +31,7 @@ import { relayScale } from "./relayScale.ts"
 import { scheduledDue } from "./scheduledDue.ts"
 
 const benchmarks: ReadonlyArray<Benchmark> = [
+  ...coldStarts,
   consumeIdempotent,
   consumeIdempotentBatch,
   dispatch,
@@ -39,6 +42,7 @@ const benchmarks: ReadonlyArray<Benchmark> = [
   exactlyOnceEvent,
   keyOrderZipf64,
   keyOrderZipf8,
+  ...imports,
   inboxSize,
   ...outboxLatencies,
   ...outboxWrites,
