@@ -12,6 +12,7 @@ import { parseArgs } from "node:util"
 import { compare, keep } from "./baseline.ts"
 import { coldStarts } from "./coldStart.ts"
 import { consumeIdempotent, consumeIdempotentBatch } from "./consumeIdempotent.ts"
+import { consumers } from "./consumers.ts"
 import { dispatch, dispatchDecoded } from "./dispatch.ts"
 import { exactlyOnceBatch, exactlyOnceBatchMariadb, exactlyOnceBatchVsSingle } from "./exactlyOnceBatch.ts"
 import { exactlyOnceEvent } from "./exactlyOnceEvent.ts"
@@ -21,6 +22,7 @@ import { inboxSize } from "./inboxSize.ts"
 import { keyOrderZipf64, keyOrderZipf8 } from "./keyOrderZipf.ts"
 import { outboxLatencies } from "./outboxLatency.ts"
 import { outboxWrites } from "./outboxWrite.ts"
+import { partitions } from "./partitions.ts"
 import { pipeline } from "./pipeline.ts"
 import { profile } from "./profile.ts"
 import { publishBatches } from "./publishBatch.ts"
@@ -34,6 +36,7 @@ const benchmarks: ReadonlyArray<Benchmark> = [
   ...coldStarts,
   consumeIdempotent,
   consumeIdempotentBatch,
+  consumers,
   dispatch,
   dispatchDecoded,
   exactlyOnceBatch,
@@ -46,6 +49,7 @@ const benchmarks: ReadonlyArray<Benchmark> = [
   inboxSize,
   ...outboxLatencies,
   ...outboxWrites,
+  partitions,
   pipeline,
   ...publishBatches,
   publishFibers,
