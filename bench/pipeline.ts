@@ -59,6 +59,7 @@ const ours = (topic: string, schema: string): Promise<Round> =>
   measure(events, (started) =>
     Effect.gen(function*() {
       const sql = yield* SqlClient.SqlClient
+      const Orders = topicOf(topic)
       yield* sql.unsafe(createTable(schema))
       const applied = yield* applying({
         topic,
@@ -70,7 +71,7 @@ const ours = (topic: string, schema: string): Promise<Round> =>
       started()
       yield* Effect.forEach(transactions, (n) =>
         sql.unsafe(insertRow(schema), [n]).pipe(
-          Effect.andThen(Outbox.publishAll(topicOf(topic), ordersOf(n))),
+          Effect.andThen(Outbox.publishAll(Orders, ordersOf(n))),
           Outbox.transaction
         ), { concurrency: writers, discard: true })
       yield* applied

@@ -43,6 +43,7 @@ const publishBatch = (variant: string, aim: number, send: Send, twin: string): B
   open: async () => {
     const topic = unique("publish")
     await create(topic)
+    const Orders = topicOf(topic)
     // What is published is there before the clock starts; encoding and headers are part of the work.
     const batches = Array.from(
       { length: events / batchSize },
@@ -52,7 +53,7 @@ const publishBatch = (variant: string, aim: number, send: Send, twin: string): B
     await runtime.context()
     const producer = kafka.producer({ idempotent: true, allowAutoTopicCreation: false })
     await producer.connect()
-    const ours = Effect.forEach(batches, (batch) => Publisher.publishAll(topicOf(topic), batch), { discard: true })
+    const ours = Effect.forEach(batches, (batch) => Publisher.publishAll(Orders, batch), { discard: true })
     const byHand = async () => {
       for (const batch of batches) await send(producer, topic, batch.map(messageOf))
     }

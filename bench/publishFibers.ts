@@ -40,12 +40,13 @@ export const publishFibers: Benchmark = {
   open: async () => {
     const topic = unique("publish")
     await create(topic)
+    const Orders = topicOf(topic)
     const orders = Array.from({ length: events }, (_, i) => orderOf(i))
     const runtime = ManagedRuntime.make(layer)
     await runtime.context()
     const producer = kafka.producer({ idempotent: true, allowAutoTopicCreation: false })
     await producer.connect()
-    const ours = Effect.forEach(orders, (order) => Publisher.publish(topicOf(topic), order), {
+    const ours = Effect.forEach(orders, (order) => Publisher.publish(Orders, order), {
       concurrency: concurrent,
       discard: true
     })
