@@ -8,6 +8,12 @@ const sourceCondition = "effect-events-source"
 
 const needsServices = ["test/layers/**/*.test.ts", "test/e2e/**/*.test.ts"]
 const inMemory = "test/layers/Memory*.test.ts"
+/** What runs over both Kafka clients, and not only over the first. */
+const overBothClients = [
+  "test/layers/Kafka.{broker,broadcast,postgres}.test.ts",
+  "test/layers/kafka/*.test.ts",
+  "test/e2e/{brokers,frozen,leaving,rollingDeploy,soak}.test.ts"
+]
 
 export default defineConfig({
   resolve: { conditions: [sourceCondition] },
@@ -39,6 +45,20 @@ export default defineConfig({
           maxWorkers: 2,
           // After the unit tests, which would take the cores that a broker needs to keep its time limits.
           sequence: { groupOrder: 2 }
+        }
+      },
+      {
+        extends: true,
+        test: {
+          name: "platformatic",
+          include: overBothClients,
+          globalSetup: "test/support/obtainServices.ts",
+          // See test/support/kafkaClient.ts.
+          env: { NODE_OPTIONS: `--conditions=${sourceCondition}`, KAFKA_CLIENT: "platformatic" },
+          testTimeout: 180_000,
+          hookTimeout: 180_000,
+          maxWorkers: 2,
+          sequence: { groupOrder: 3 }
         }
       }
     ]

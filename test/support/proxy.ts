@@ -75,6 +75,13 @@ const addressBytes = (host: string, port: number): Buffer => {
   return bytes
 }
 
+/** The same in later versions of the protocol, where one byte tells a length below 127, and one more. */
+const compactAddressBytes = (host: string, port: number): Buffer => {
+  const bytes = Buffer.from([host.length + 1, ...Buffer.from(host), 0, 0, 0, 0])
+  bytes.writeInt32BE(port, 1 + host.length)
+  return bytes
+}
+
 const replaceAll = (frame: Buffer, from: Buffer, to: Buffer): Buffer => {
   const copy = Buffer.from(frame)
   for (let at = copy.indexOf(from); at >= 0; at = copy.indexOf(from, at + 1)) to.copy(copy, at)
@@ -139,7 +146,10 @@ export const startProxy = Effect.fnUntraced(function*(target: string): Effect.fn
           return
         }
         if (never.delete(frame.readInt32BE(4))) return
-        const answer = replaceAll(frame, addressBytes(host, targetPort), addressBytes(host, port()))
+        const answer = [addressBytes, compactAddressBytes].reduce(
+          (bytes, form) => replaceAll(bytes, form(host, targetPort), form(host, port())),
+          frame
+        )
         if (late.delete(frame.readInt32BE(4))) setTimeout(() => client.write(answer), lateMillis)
         else client.write(answer)
       })

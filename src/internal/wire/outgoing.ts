@@ -7,7 +7,6 @@
  */
 import * as Clock from "effect/Clock"
 import * as Context from "effect/Context"
-import { uuidV7Unsafe } from "effect/crypto/SecureRandom"
 import * as DateTime from "effect/DateTime"
 import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
@@ -18,6 +17,7 @@ import * as Event from "../../Event.ts"
 import type * as Topic from "../../Topic.ts"
 import { illegalName } from "./deadLetter.ts"
 import * as Envelope from "./envelope.ts"
+import { newId } from "./messageId.ts"
 import * as TraceContext from "./traceContext.ts"
 
 /**
@@ -199,6 +199,7 @@ const reserved = (name: string): boolean =>
 
 /** What the calling fiber adds to a message: the time, the cause and the trace. */
 interface Surroundings {
+  readonly millis: number
   readonly time: string
   readonly cause: Event.Event<unknown> | undefined
   readonly traceparent: string | undefined
@@ -207,8 +208,10 @@ interface Surroundings {
 const surroundings: Effect.Effect<Surroundings> = Effect.withFiber((fiber) => {
   const cause = fiber.getRef(Event.Current)
   const span = Context.getOrUndefined(fiber.context, Tracer.ParentSpan)
+  const millis = fiber.getRef(Clock.Clock).currentTimeMillisUnsafe()
   return Effect.succeed({
-    time: DateTime.formatIso(DateTime.makeUnsafe(fiber.getRef(Clock.Clock).currentTimeMillisUnsafe())),
+    millis,
+    time: DateTime.formatIso(DateTime.makeUnsafe(millis)),
     cause,
     traceparent: span === undefined ? undefined : TraceContext.format(span)
   })
@@ -294,7 +297,7 @@ const prepareWith = <S extends Schema.Constraint>(
   return Effect.flatMapEager(encoder.make(input), (payload) =>
     Effect.flatMapEager(encoder.encode(payload), (value) => {
       const key = options?.key === undefined ? topic.key(payload) : options.key
-      const id = options?.id ?? uuidV7Unsafe()
+      const id = options?.id ?? newId(around.millis)
       const headers = headersOf(topic, key, id, source, options, around)
       const bytes = sizeOf(key, value, headers)
       return bytes > topic.maxBytes

@@ -3,7 +3,7 @@ import { assert, describe, it } from "@effect/vitest"
 import * as fc from "fast-check"
 import type { ConsumerRecord } from "../../../src/Broker.ts"
 import * as Envelope from "../../../src/internal/wire/envelope.ts"
-import { derivedId, messageKey } from "../../../src/internal/wire/messageId.ts"
+import { derivedId, messageKey, newId } from "../../../src/internal/wire/messageId.ts"
 
 const uuid = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/
 const v7 = fc.uuid({ version: 7 })
@@ -28,6 +28,17 @@ const keyOfRecord = (record: Partial<ConsumerRecord>) => {
   })
   return messageKey({ id, source })
 }
+
+describe("a new id", () => {
+  it("is a UUIDv7 that begins with its time, and each is another one", () => {
+    fc.assert(fc.property(fc.nat(2 ** 48 - 1), (millis) => {
+      const id = newId(millis)
+      assert.strictEqual(messageKey({ id, source: "any" }), id)
+      assert.strictEqual(Number.parseInt(id.replaceAll("-", "").slice(0, 12), 16), millis)
+      assert.notStrictEqual(newId(millis), id)
+    }))
+  })
+})
 
 describe("messageKey", () => {
   it("a UUIDv7 is its own key, whatever its source and case", () => {

@@ -10,8 +10,8 @@ import * as Coordinator from "../../../src/Layers/internal/kafkajs/coordinator.t
 import { attempt } from "../../../src/Layers/internal/kafkajs/errors.ts"
 import type { Network, Node } from "../../../src/Layers/internal/kafkajs/internals.ts"
 import { requireOrSkip } from "../../support/services.ts"
-import { ownKafka } from "./cluster.ts"
-import { commitAt, outside } from "./outside.ts"
+import { ownKafka } from "../kafka/cluster.ts"
+import { commitAt, outside } from "../kafka/outside.ts"
 
 const { parse } = createRequire(import.meta.url)("kafkajs/src/protocol/requests/offsetFetch/v4/response")
 const at = { topic: "items", partition: 0 }

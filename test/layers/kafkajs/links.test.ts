@@ -5,7 +5,7 @@ import * as Fiber from "effect/Fiber"
 import type { Settings } from "../../../src/Layers/internal/kafka/settings.ts"
 import * as Cluster from "../../../src/Layers/internal/kafkajs/cluster.ts"
 import { kafkaBrokers, requireOrSkip } from "../../support/services.ts"
-import { silentAddress } from "./support.ts"
+import { silentAddress } from "../kafka/support.ts"
 
 const settings = (brokers: ReadonlyArray<string>): Settings => ({
   brokers,

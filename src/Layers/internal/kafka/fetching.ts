@@ -110,7 +110,7 @@ const recover = Effect.fnUntraced(function*<P extends Position>(
   failures: number
 ) {
   const { outOfRange, refresh } = lane.options
-  const [others, lost] = Arr.partition(failed, (one) => isOutOfRange(one) ? Result.succeed(one) : Result.fail(one))
+  const [lost, others] = Arr.partition(failed, (one) => isOutOfRange(one) ? Result.succeed(one) : Result.fail(one))
   for (const [position] of lost) {
     lane.run(Effect.ensuring(Effect.ignore(outOfRange(position)), Effect.sync(() => free(lane, [position]))))
   }

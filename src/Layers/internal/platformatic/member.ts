@@ -150,11 +150,10 @@ const missing = ({ held }: Grants.Grants, given: Assigner.Owned): Assigner.Owned
   )
 
 /** Takes what has come and gives back what goes; `true` if the group waits for the latter. */
-const settle = Effect.fnUntraced(function*(life: Life, given: Assigner.Owned, isFirst: boolean) {
+const settle = Effect.fnUntraced(function*(life: Life, given: Assigner.Owned) {
   const { grants } = life
   const leaving = Array.from(grants.held.values()).filter(({ partition, topic }) => !has(given, topic, partition))
-  const starts = yield* life.starts(missing(grants, given))
-  if (isFirst || starts.length > 0) yield* Grants.grant(grants, starts)
+  yield* Grants.grant(grants, yield* life.starts(missing(grants, given)))
   life.onGranted()
   yield* Grants.revoke(grants, leaving)
   return leaving.length > 0
@@ -177,9 +176,9 @@ const live = Effect.fnUntraced(function*(
   life: Life,
   onJoined: Effect.Effect<unknown>
 ): Effect.fn.Return<never, KafkaFailure> {
-  for (let generations = 0;; generations++) {
+  for (;;) {
     const given = yield* alongside(enter(life), keepAlive(life))
-    const leaves = yield* alongside(settle(life, given, generations === 0), keepAlive(life))
+    const leaves = yield* alongside(settle(life, given), keepAlive(life))
     yield* onJoined
     if (!leaves && life.standing !== undefined) yield* stay(life, life.standing)
   }

@@ -41,23 +41,10 @@ export const ensure = Effect.fnUntraced(function*(
   group: string
 ): Effect.fn.Return<void, BrokerError> {
   const name = DeadLetter.topicName(topic, group)
-  yield* broker.describe(name).pipe(
-    Effect.asVoid,
-    Effect.catchReason(
-      "BrokerError",
-      "UnknownTopic",
-      () =>
-        Effect.flatMap(broker.describe(topic), (source) =>
-          broker.ensureTopics([{
-            name,
-            create: {
-              partitions: source.partitions,
-              replicationFactor: source.replicationFactor,
-              config: settingsFor(source)
-            }
-          }]))
-    )
-  )
+  // Not asked whether it is there: for a topic that is missing that takes as long as one that was just made needs.
+  const source = yield* broker.describe(topic)
+  const { partitions, replicationFactor } = source
+  yield* broker.ensureTopics([{ name, create: { partitions, replicationFactor, config: settingsFor(source) } }])
   yield* broker.mayWrite(name)
 })
 

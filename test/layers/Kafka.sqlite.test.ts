@@ -28,7 +28,7 @@ const features: FrontFeatures = {
   sessionMillis
 }
 
-describe.skipIf(requireOrSkip("kafka"))("KafkaJs and SQLite", () => {
-  transactionalConsumerSuite("KafkaJs and SQLite", Layer.merge(freshKafka, store), features)
-  outboxSuite("KafkaJs and SQLite", Layer.merge(freshKafka, store), features)
+describe.skipIf(requireOrSkip("kafka"))("Kafka and SQLite", () => {
+  transactionalConsumerSuite("Kafka and SQLite", Layer.merge(freshKafka, store), features)
+  outboxSuite("Kafka and SQLite", Layer.merge(freshKafka, store), features)
 })

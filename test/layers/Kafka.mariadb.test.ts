@@ -1,21 +1,21 @@
-/** Consumers and outbox on Kafka and Postgres. */
+/** What touches the store, on Kafka and MariaDB: consumers that write, and the outbox. */
 import { describe } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as SqlStore from "../../src/Layers/SqlStore.ts"
-import { consumerSuite } from "../suites/consumer/index.ts"
+import { transactionalConsumerSuite } from "../suites/consumer/index.ts"
 import { freshKafka, sessionMillis } from "../suites/consumer/kafka.ts"
 import { sqlLedger } from "../suites/consumer/sqlLedger.ts"
 import type { FrontFeatures } from "../suites/consumer/support.ts"
 import { outboxSuite } from "../suites/outbox/index.ts"
 import { requireOrSkip } from "../support/services.ts"
-import { freshSchema, postgres } from "./sql/databases.ts"
+import { mariadb } from "./sql/databases.ts"
 
 const store = Layer.unwrap(
-  Effect.map(freshSchema, (schema) =>
+  Effect.map(mariadb.freshDatabase, (database) =>
     sqlLedger.pipe(
-      Layer.provideMerge(SqlStore.layerWith({ schema })),
-      Layer.provide(postgres({ startupParameters: { search_path: schema } }))
+      Layer.provideMerge(SqlStore.layer),
+      Layer.provide(mariadb.client(database))
     ))
 )
 
@@ -28,7 +28,7 @@ const features: FrontFeatures = {
   sessionMillis
 }
 
-describe.skipIf(requireOrSkip("kafka", "postgres"))("KafkaJs and Postgres", () => {
-  consumerSuite("KafkaJs and Postgres", Layer.merge(freshKafka, store), features)
-  outboxSuite("KafkaJs and Postgres", Layer.merge(freshKafka, store), features)
+describe.skipIf(requireOrSkip("kafka", "mariadb"))("Kafka and MariaDB", () => {
+  transactionalConsumerSuite("Kafka and MariaDB", Layer.merge(freshKafka, store), features)
+  outboxSuite("Kafka and MariaDB", Layer.merge(freshKafka, store), features)
 })

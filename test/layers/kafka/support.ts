@@ -1,4 +1,4 @@
-/** Topics, records and the log as it is, for the tests of the KafkaJs Layer. */
+/** Topics, records and the log as it is, for the tests of the Kafka Layers. */
 import * as Context from "effect/Context"
 import * as Deferred from "effect/Deferred"
 import * as Duration from "effect/Duration"
@@ -40,7 +40,7 @@ type Service = Broker.Broker["Service"]
 
 /** Creates a topic that no other run uses. */
 export const newTopic = Effect.fnUntraced(function*(broker: Service, partitions: number) {
-  const name = yield* freshName("kafkajs")
+  const name = yield* freshName("kafka")
   yield* broker.ensureTopics([{ name, create: { partitions } }])
   return name
 })

@@ -1,21 +1,21 @@
-/** What touches the store, on Kafka and MariaDB: consumers that write, and the outbox. */
+/** Consumers and outbox on Kafka and Postgres. */
 import { describe } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as SqlStore from "../../src/Layers/SqlStore.ts"
-import { transactionalConsumerSuite } from "../suites/consumer/index.ts"
+import { consumerSuite } from "../suites/consumer/index.ts"
 import { freshKafka, sessionMillis } from "../suites/consumer/kafka.ts"
 import { sqlLedger } from "../suites/consumer/sqlLedger.ts"
 import type { FrontFeatures } from "../suites/consumer/support.ts"
 import { outboxSuite } from "../suites/outbox/index.ts"
 import { requireOrSkip } from "../support/services.ts"
-import { mariadb } from "./sql/databases.ts"
+import { freshSchema, postgres } from "./sql/databases.ts"
 
 const store = Layer.unwrap(
-  Effect.map(mariadb.freshDatabase, (database) =>
+  Effect.map(freshSchema, (schema) =>
     sqlLedger.pipe(
-      Layer.provideMerge(SqlStore.layer),
-      Layer.provide(mariadb.client(database))
+      Layer.provideMerge(SqlStore.layerWith({ schema })),
+      Layer.provide(postgres({ startupParameters: { search_path: schema } }))
     ))
 )
 
@@ -28,7 +28,7 @@ const features: FrontFeatures = {
   sessionMillis
 }
 
-describe.skipIf(requireOrSkip("kafka", "mariadb"))("KafkaJs and MariaDB", () => {
-  transactionalConsumerSuite("KafkaJs and MariaDB", Layer.merge(freshKafka, store), features)
-  outboxSuite("KafkaJs and MariaDB", Layer.merge(freshKafka, store), features)
+describe.skipIf(requireOrSkip("kafka", "postgres"))("Kafka and Postgres", () => {
+  consumerSuite("Kafka and Postgres", Layer.merge(freshKafka, store), features)
+  outboxSuite("Kafka and Postgres", Layer.merge(freshKafka, store), features)
 })

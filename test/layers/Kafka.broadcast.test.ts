@@ -10,11 +10,11 @@ import { broadcastSuite } from "../suites/broadcast/index.ts"
 import { inAnotherProcess, logged, numbersOf } from "../suites/broadcast/support.ts"
 import { removedAtEnd } from "../suites/consumer/kafka.ts"
 import { freshTopic, items, publishAll, silent, upTo } from "../suites/consumer/support.ts"
-import { KafkaLayer } from "../support/kafkaClient.ts"
+import { clientName, KafkaLayer } from "../support/kafkaClient.ts"
 import { kafkaBrokers, requireOrSkip } from "../support/services.ts"
-import { kill, ownKafka, start } from "./kafkajs/cluster.ts"
-import { outside } from "./kafkajs/outside.ts"
-import { connect } from "./kafkajs/support.ts"
+import { kill, ownKafka, start } from "./kafka/cluster.ts"
+import { outside } from "./kafka/outside.ts"
+import { connect } from "./kafka/support.ts"
 
 const brokers = kafkaBrokers ?? []
 const topicPrefix = `t-${crypto.randomUUID()}.`
@@ -26,7 +26,7 @@ const services = Layer.provideMerge(
 )
 
 describe.skipIf(requireOrSkip("kafka"))("with a real Kafka", () => {
-  broadcastSuite("KafkaJs", services, {
+  broadcastSuite(clientName, services, {
     clock: "live",
     events: 1_000,
     addPartitions: (topic, count) => kafka.addPartitions(`${topicPrefix}${topic}`, count),

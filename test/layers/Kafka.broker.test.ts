@@ -1,9 +1,9 @@
-/** The KafkaJs Layer against the conformance suite of brokers. */
+/** The Kafka Layers against the conformance suite of brokers. */
 import { describe } from "@effect/vitest"
 import { brokerSuite } from "../suites/broker/index.ts"
-import { KafkaLayer, type Options } from "../support/kafkaClient.ts"
+import { clientName, KafkaLayer, type Options } from "../support/kafkaClient.ts"
 import { kafkaBrokers, requireOrSkip } from "../support/services.ts"
-import { outside } from "./kafkajs/outside.ts"
+import { outside } from "./kafka/outside.ts"
 
 describe.skipIf(requireOrSkip("kafka"))("with a real Kafka", () => {
   const brokers = kafkaBrokers ?? []
@@ -16,7 +16,7 @@ describe.skipIf(requireOrSkip("kafka"))("with a real Kafka", () => {
     sessionTimeout: "6 seconds",
     metadataMaxAge: "1 second"
   }
-  brokerSuite("KafkaJs", KafkaLayer.layer(options), {
+  brokerSuite(clientName, KafkaLayer.layer(options), {
     ...KafkaLayer.features.broker,
     addPartitions,
     deleteTopic,
