@@ -7,6 +7,7 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
 import KafkaJsClient from "kafkajs"
+import { isPlatformatic } from "../../support/kafkaClient.ts"
 import { api, startProxy } from "../../support/proxy.ts"
 import type { Proxy } from "../../support/proxy.ts"
 import { kafkaBrokers, requireOrSkip } from "../../support/services.ts"
@@ -115,18 +116,22 @@ describe.skipIf(requireOrSkip("kafka"))("publishing when answers are lost", () =
       assert.deepStrictEqual(yield* readLog(direct, topic, 1), [["before", "after"]])
     }))
 
-  it.live("a broker that never told its versions over one connection is reached over another", () =>
-    Effect.gen(function*() {
-      const proxy = yield* startProxy(target)
-      const direct = yield* connect({ brokers: [target] })
-      const broker = yield* connect({ brokers: [proxy.address] })
-      const topic = yield* newTopic(direct, 1)
-      let asked = 0
-      yield* proxy.decide(({ apiKey }) => apiKey === api.apiVersions && ++asked === 1 ? "never" : "pass")
-      yield* sendText(yield* broker.producer, topic, 0, "through")
-      assert.isAbove(asked, 1)
-      assert.deepStrictEqual(yield* readLog(direct, topic, 1), [["through"]])
-    }))
+  // Platformatic asks no broker for its versions.
+  it.live.skipIf(isPlatformatic)(
+    "a broker that never told its versions over one connection is reached over another",
+    () =>
+      Effect.gen(function*() {
+        const proxy = yield* startProxy(target)
+        const direct = yield* connect({ brokers: [target] })
+        const broker = yield* connect({ brokers: [proxy.address] })
+        const topic = yield* newTopic(direct, 1)
+        let asked = 0
+        yield* proxy.decide(({ apiKey }) => apiKey === api.apiVersions && ++asked === 1 ? "never" : "pass")
+        yield* sendText(yield* broker.producer, topic, 0, "through")
+        assert.isAbove(asked, 1)
+        assert.deepStrictEqual(yield* readLog(direct, topic, 1), [["through"]])
+      })
+  )
 
   it.live("a send that is interrupted leaves no request behind, and the next one is not lost", () =>
     Effect.gen(function*() {
