@@ -11,7 +11,7 @@ interface Rule {
 }
 
 const inSources: ReadonlyArray<Rule> = [
-  { pattern: /\basync\b[\s(]|(?<!\.)\bawait\s/, message: "Effects instead of async and await" },
+  { pattern: /(?<!\.)\basync\b[\s(]|(?<!\.)\bawait\s/, message: "Effects instead of async and await" },
   { pattern: /\bDate\.now\b|\bnew Date\(\)/, message: "time comes from Clock" },
   { pattern: /\bMath\.random\b/, message: "randomness comes from Random" }
 ]

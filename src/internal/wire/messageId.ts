@@ -9,19 +9,19 @@
  *
  * @internal
  */
-import { createHash, randomUUID } from "node:crypto"
+import { createHash } from "node:crypto"
 
 const uuidV7 = /^[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$/
 
 /**
- * A new UUIDv7 of a time in milliseconds since the epoch. Node.js keeps random
- * bytes for many UUIDs of version 4; one of them without its version and with
- * the time in front costs an eighth of bytes that are drawn for each id, which
- * were a seventh of what publishing costs (`npm run bench -- publish-batch`).
+ * The UUIDv7 of a time, in milliseconds since the epoch, with the random bits
+ * of a UUID of version 4. Node.js keeps random bytes for many of those; drawing
+ * some for each id was a seventh of what publishing costs (`npm run bench --
+ * publish-batch`).
  */
-export const newId = (millis: number): string => {
+export const uuidV7Of = (millis: number, random: string): string => {
   const time = millis.toString(16).padStart(12, "0")
-  return `${time.slice(0, 8)}-${time.slice(8)}-7${randomUUID().slice(15)}`
+  return `${time.slice(0, 8)}-${time.slice(8)}-7${random.slice(15)}`
 }
 
 /** 32 hexadecimal digits, written as a UUID. */

@@ -13,11 +13,12 @@ import * as Schema from "effect/Schema"
 import type * as SchemaIssue from "effect/SchemaIssue"
 import * as SchemaParser from "effect/SchemaParser"
 import * as Tracer from "effect/Tracer"
+import { randomUUID } from "node:crypto"
 import * as Event from "../../Event.ts"
 import type * as Topic from "../../Topic.ts"
 import { illegalName } from "./deadLetter.ts"
 import * as Envelope from "./envelope.ts"
-import { newId } from "./messageId.ts"
+import { uuidV7Of } from "./messageId.ts"
 import * as TraceContext from "./traceContext.ts"
 
 /**
@@ -297,7 +298,7 @@ const prepareWith = <S extends Schema.Constraint>(
   return Effect.flatMapEager(encoder.make(input), (payload) =>
     Effect.flatMapEager(encoder.encode(payload), (value) => {
       const key = options?.key === undefined ? topic.key(payload) : options.key
-      const id = options?.id ?? newId(around.millis)
+      const id = options?.id ?? uuidV7Of(around.millis, randomUUID())
       const headers = headersOf(topic, key, id, source, options, around)
       const bytes = sizeOf(key, value, headers)
       return bytes > topic.maxBytes
