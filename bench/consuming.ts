@@ -2,7 +2,7 @@
 import { Deferred, Effect, Layer } from "effect"
 import { Consumer } from "effect-events"
 import { measure, quiet, type Round } from "./harness.ts"
-import { layer, type Order, sumOf, unique } from "./orders.ts"
+import { type Client, layerOf, type Order, sumOf, unique } from "./orders.ts"
 
 export type Add = (total: number) => void
 
@@ -14,7 +14,11 @@ export const checkSum = (events: number, sum: number): void => {
 }
 
 /** From the first event that is handled to the last one. */
-export const consuming = (events: number, consumers: (add: Add) => ReadonlyArray<Idempotent>): Promise<Round> =>
+export const consuming = (
+  events: number,
+  consumers: (add: Add) => ReadonlyArray<Idempotent>,
+  client: Client = "KafkaJs"
+): Promise<Round> =>
   measure(events, (started) =>
     Effect.gen(function*() {
       const done = yield* Deferred.make<void>()
@@ -27,4 +31,4 @@ export const consuming = (events: number, consumers: (add: Add) => ReadonlyArray
       }
       yield* Effect.andThen(Layer.build(Consumer.layer(unique("group"), consumers(add))), Deferred.await(done))
       checkSum(events, sum)
-    }).pipe(Effect.scoped, Effect.provide(layer), quiet, Effect.runPromise))
+    }).pipe(Effect.scoped, Effect.provide(layerOf(client)), quiet, Effect.runPromise))

@@ -9,7 +9,7 @@ import { SqlClient } from "effect/sql"
 import { applying, applyingByHand, maxSize } from "./applying.ts"
 import { type Benchmark, measure, quiet, type Round, sized } from "./harness.ts"
 import * as Mariadb from "./mariadb.ts"
-import { drop, fill, unique } from "./orders.ts"
+import { type Client, drop, fill, unique } from "./orders.ts"
 import * as Postgres from "./postgres.ts"
 import { single } from "./single.ts"
 
@@ -26,17 +26,19 @@ const settings = {
 
 const byHand = "eachBatch, JSON.parse, partitionsConsumedConcurrently 3, slices of 500, pool of 3"
 
-export const exactlyOnceBatch: Benchmark = {
-  name: "exactly-once-batch KafkaJs",
-  aim: 1,
+const exactlyOnceBatchOn = (client: Client, aim: number): Benchmark => ({
+  name: `exactly-once-batch ${client}`,
+  aim,
   short: 3,
-  settings: { events, database: "Postgres", ...settings, twin: `${byHand}, prepared statements` },
+  settings: { events, database: "Postgres", ...settings, twin: `KafkaJS ${byHand}, prepared statements` },
   open: async () => {
     const topic = unique("exactly-once")
     await fill(topic, events)
-    return { ours: () => onPostgres(topic), twin: () => onPostgresByHand(topic), close: () => drop(topic) }
+    return { ours: () => onPostgres(topic, client), twin: () => onPostgresByHand(topic), close: () => drop(topic) }
   }
-}
+})
+
+export const exactlyOnceBatches = [exactlyOnceBatchOn("KafkaJs", 1), exactlyOnceBatchOn("Platformatic", 1.2)]
 
 export const exactlyOnceBatchMariadb: Benchmark = {
   name: "exactly-once-batch mariadb",
@@ -72,7 +74,7 @@ export const exactlyOnceBatchVsSingle: Benchmark = {
   }
 }
 
-const onPostgres = (topic: string): Promise<Round> =>
+const onPostgres = (topic: string, client: Client = "KafkaJs"): Promise<Round> =>
   Postgres.inSchema(events, (schema) =>
     measure(events, (started) =>
       SqlClient.SqlClient.use((sql) =>
@@ -82,7 +84,7 @@ const onPostgres = (topic: string): Promise<Round> =>
           started,
           upsert: (totals) => sql.unsafe(Postgres.upsert(schema), Postgres.columnsOf(totals))
         })
-      ).pipe(Effect.flatten, Effect.scoped, Effect.provide(Postgres.layer(schema)), quiet, Effect.runPromise)))
+      ).pipe(Effect.flatten, Effect.scoped, Effect.provide(Postgres.layer(schema, client)), quiet, Effect.runPromise)))
 
 const onPostgresByHand = (topic: string): Promise<Round> =>
   Postgres.inSchema(events, (schema) =>

@@ -6,7 +6,7 @@ import { Deferred, Effect, Layer } from "effect"
 import { Consumer } from "effect-events"
 import { SqlClient } from "effect/sql"
 import { type Benchmark, measure, quiet, type Round, sized } from "./harness.ts"
-import { drop, fill, topicOf, unique } from "./orders.ts"
+import { type Client, drop, fill, topicOf, unique } from "./orders.ts"
 import { inSchema, layer, upsertOne } from "./postgres.ts"
 import { single } from "./single.ts"
 
@@ -14,8 +14,8 @@ const events = sized(40_000, 10_000)
 const singleEvents = sized(8_000, 1_000)
 const slots = 3
 
-export const exactlyOnceEvent: Benchmark = {
-  name: "exactly-once-event KafkaJs",
+const exactlyOnceEventOn = (client: Client): Benchmark => ({
+  name: `exactly-once-event ${client}`,
   aim: 5,
   short: 2,
   settings: {
@@ -25,7 +25,8 @@ export const exactlyOnceEvent: Benchmark = {
     headers: "CloudEvents",
     database: "Postgres",
     ours: `exactlyOnce, group commit, concurrency ${slots}, one upsert per event`,
-    twin: `eachMessage, JSON.parse, one transaction each, partitionsConsumedConcurrently ${slots}, prepared statements`
+    twin:
+      `KafkaJS eachMessage, JSON.parse, one transaction each, partitionsConsumedConcurrently ${slots}, prepared statements`
   },
   open: async () => {
     const many = unique("exactly-once")
@@ -33,7 +34,7 @@ export const exactlyOnceEvent: Benchmark = {
     await fill(many, events)
     await fill(few, singleEvents)
     return {
-      ours: () => ours(many),
+      ours: () => ours(many, client),
       twin: () => single(few, singleEvents, slots),
       close: async () => {
         await drop(many)
@@ -41,9 +42,11 @@ export const exactlyOnceEvent: Benchmark = {
       }
     }
   }
-}
+})
 
-const ours = (topic: string): Promise<Round> =>
+export const exactlyOnceEvents = [exactlyOnceEventOn("KafkaJs"), exactlyOnceEventOn("Platformatic")]
+
+const ours = (topic: string, client: Client): Promise<Round> =>
   inSchema(events, (schema) =>
     measure(events, (started) =>
       Effect.gen(function*() {
@@ -62,4 +65,4 @@ const ours = (topic: string): Promise<Round> =>
             : Effect.andThen(upsert, sql.afterCommit(Deferred.succeed(done, undefined)))
         }, { concurrency: slots })
         yield* Effect.andThen(Layer.build(Consumer.layer(unique("group"), [consumer])), Deferred.await(done))
-      }).pipe(Effect.scoped, Effect.provide(layer(schema)), quiet, Effect.runPromise)))
+      }).pipe(Effect.scoped, Effect.provide(layer(schema, client)), quiet, Effect.runPromise)))

@@ -11,11 +11,11 @@
 import { parseArgs } from "node:util"
 import { compare, keep } from "./baseline.ts"
 import { coldStarts } from "./coldStart.ts"
-import { consumeIdempotent, consumeIdempotentBatch } from "./consumeIdempotent.ts"
+import { consumeIdempotents } from "./consumeIdempotent.ts"
 import { consumers } from "./consumers.ts"
 import { dispatch, dispatchDecoded } from "./dispatch.ts"
-import { exactlyOnceBatch, exactlyOnceBatchMariadb, exactlyOnceBatchVsSingle } from "./exactlyOnceBatch.ts"
-import { exactlyOnceEvent } from "./exactlyOnceEvent.ts"
+import { exactlyOnceBatches, exactlyOnceBatchMariadb, exactlyOnceBatchVsSingle } from "./exactlyOnceBatch.ts"
+import { exactlyOnceEvents } from "./exactlyOnceEvent.ts"
 import { type Benchmark, isShort, lineOf, type Row, run, save } from "./harness.ts"
 import { imports } from "./importing.ts"
 import { inboxSize } from "./inboxSize.ts"
@@ -34,15 +34,14 @@ import { scheduledDue } from "./scheduledDue.ts"
 
 const benchmarks: ReadonlyArray<Benchmark> = [
   ...coldStarts,
-  consumeIdempotent,
-  consumeIdempotentBatch,
+  ...consumeIdempotents,
   consumers,
   dispatch,
   dispatchDecoded,
-  exactlyOnceBatch,
+  ...exactlyOnceBatches,
   exactlyOnceBatchMariadb,
   exactlyOnceBatchVsSingle,
-  exactlyOnceEvent,
+  ...exactlyOnceEvents,
   keyOrderZipf64,
   keyOrderZipf8,
   ...imports,

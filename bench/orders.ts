@@ -2,6 +2,7 @@
 import { Effect, Schema } from "effect"
 import { Publisher, Topic } from "effect-events"
 import * as KafkaJs from "effect-events/Layers/KafkaJs"
+import * as Platformatic from "effect-events/Layers/Platformatic"
 import { Kafka, logLevel } from "kafkajs"
 import type { Admin } from "kafkajs"
 import { randomBytes, randomUUID } from "node:crypto"
@@ -15,11 +16,19 @@ export class Order extends Schema.Class<Order>("Order")({
   note: Schema.String
 }) {}
 
-const brokers = process.env.KAFKA_BROKERS?.split(",")
-if (brokers === undefined) throw new Error("KAFKA_BROKERS is not set; run this with npm run bench")
+const configured = process.env.KAFKA_BROKERS?.split(",")
+if (configured === undefined) throw new Error("KAFKA_BROKERS is not set; run this with npm run bench")
+export const brokers = configured
 
 export const kafka = new Kafka({ brokers, clientId: "bench", logLevel: logLevel.NOTHING })
-export const layer = KafkaJs.layer({ brokers })
+
+/** Our Layers over Kafka. */
+export type Client = "KafkaJs" | "Platformatic"
+
+export const layerOf = (client: Client) =>
+  client === "KafkaJs" ? KafkaJs.layer({ brokers }) : Platformatic.layer({ brokers })
+
+export const layer = layerOf("KafkaJs")
 
 export const unique = (name: string): string => `bench-${name}-${randomBytes(4).toString("hex")}`
 

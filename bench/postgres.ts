@@ -5,7 +5,7 @@ import * as SqlStore from "effect-events/Layers/SqlStore"
 import { Pool, type PoolClient } from "pg"
 import { type Slice, totalsOf } from "./applying.ts"
 import type { Round } from "./harness.ts"
-import { layer as broker, sumOf, unique } from "./orders.ts"
+import { type Client, layerOf, sumOf, unique } from "./orders.ts"
 
 const url = (): string => {
   const url = process.env.POSTGRES_URL
@@ -14,10 +14,10 @@ const url = (): string => {
 }
 
 /** Broker and store of our side. */
-export const layer = (schema: string) =>
+export const layer = (schema: string, client: Client = "KafkaJs") =>
   SqlStore.layerWith({ schema }).pipe(
     Layer.provideMerge(PgClient.layer({ url: Redacted.make(url()) })),
-    Layer.merge(broker)
+    Layer.merge(layerOf(client))
   )
 
 /** The twins' pool, with an inbox as ours is. */

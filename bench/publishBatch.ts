@@ -1,20 +1,23 @@
 /**
  * `publish-batch`: `Publisher.publishAll` with 500 events per call, one call
- * after another, against raw KafkaJS under the same safety rule: one partition
+ * after another, against the raw client under the same safety rule: one partition
  * per request, the three side by side. `publish-batch-plain`: the same against
  * one request over all partitions, as people write it.
  */
+import { Producer as ClientProducer } from "@platformatic/kafka"
 import { Effect, ManagedRuntime } from "effect"
 import { Publisher } from "effect-events"
 import { type Message, Partitioners, type Producer } from "kafkajs"
 import { type Benchmark, measure, quiet, type Round, sized } from "./harness.ts"
 import {
+  brokers,
+  type Client,
   counted,
   create,
   drop,
   headersOf,
   kafka,
-  layer,
+  layerOf,
   type Order,
   orderOf,
   partitions,
@@ -25,10 +28,20 @@ import {
 const events = sized(100_000, 20_000)
 const batchSize = 500
 
-type Send = (producer: Producer, topic: string, messages: ReadonlyArray<Message>) => Promise<unknown>
+/** A raw client that is connected. */
+interface Raw {
+  readonly send: (topic: string, messages: ReadonlyArray<Message>) => Promise<unknown>
+  readonly close: () => Promise<unknown>
+}
 
-const publishBatch = (variant: string, aim: number, send: Send, twin: string): Benchmark => ({
-  name: `publish-batch${variant} KafkaJs`,
+const publishBatch = (
+  variant: string,
+  client: Client,
+  aim: number,
+  connect: () => Promise<Raw>,
+  twin: string
+): Benchmark => ({
+  name: `publish-batch${variant} ${client}`,
   aim,
   short: 3,
   settings: {
@@ -49,13 +62,12 @@ const publishBatch = (variant: string, aim: number, send: Send, twin: string): B
       { length: events / batchSize },
       (_, batch) => Array.from({ length: batchSize }, (_, i) => orderOf(batch * batchSize + i))
     )
-    const runtime = ManagedRuntime.make(layer)
+    const runtime = ManagedRuntime.make(layerOf(client))
     await runtime.context()
-    const producer = kafka.producer({ idempotent: true, allowAutoTopicCreation: false })
-    await producer.connect()
+    const raw = await connect()
     const ours = Effect.forEach(batches, (batch) => Publisher.publishAll(Orders, batch), { discard: true })
     const byHand = async () => {
-      for (const batch of batches) await send(producer, topic, batch.map(messageOf))
+      for (const batch of batches) await raw.send(topic, batch.map(messageOf))
     }
     const round = (work: () => Promise<void>): Promise<Round> => counted(topic, events, () => measure(events, work))
     return {
@@ -63,7 +75,7 @@ const publishBatch = (variant: string, aim: number, send: Send, twin: string): B
       twin: () => round(byHand),
       close: async () => {
         await runtime.dispose()
-        await producer.disconnect()
+        await raw.close()
         await drop(topic)
       }
     }
@@ -86,20 +98,70 @@ const partitionMetadata = Array.from({ length: partitions }, (_, partitionId) =>
   isr: []
 }))
 
-const onePartitionPerRequest: Send = (producer, topic, messages) => {
+const byPartition = (topic: string, messages: ReadonlyArray<Message>): ReadonlyArray<ReadonlyArray<Message>> => {
   const groups = Array.from({ length: partitions }, (): Array<Message> => [])
-  for (const message of messages) {
-    const partition = partitionOf({ topic, partitionMetadata, message })
-    groups[partition]!.push({ ...message, partition })
-  }
-  return Promise.all(
-    groups.filter((group) => group.length > 0).map((messages) => producer.send({ topic, acks: -1, messages }))
-  )
+  for (const message of messages) groups[partitionOf({ topic, partitionMetadata, message })]!.push(message)
+  return groups
 }
 
-const oneRequest: Send = (producer, topic, messages) => producer.send({ topic, acks: -1, messages: [...messages] })
+const kafkaJs = async (
+  send: (producer: Producer, topic: string, messages: ReadonlyArray<Message>) => Promise<unknown>
+): Promise<Raw> => {
+  const producer = kafka.producer({ idempotent: true, allowAutoTopicCreation: false })
+  await producer.connect()
+  return { send: (topic, messages) => send(producer, topic, messages), close: () => producer.disconnect() }
+}
+
+const onePartitionPerRequest = () =>
+  kafkaJs((producer, topic, messages) =>
+    Promise.all(
+      byPartition(topic, messages).map((group, partition) =>
+        producer.send({ topic, acks: -1, messages: group.map((message) => ({ ...message, partition })) })
+      )
+    )
+  )
+
+const oneRequest = () =>
+  kafkaJs((producer, topic, messages) => producer.send({ topic, acks: -1, messages: [...messages] }))
+
+/** A producer per partition, since only one send of a producer may be under way. */
+const platformatic = (): Promise<Raw> => {
+  const producers = Array.from(
+    { length: partitions },
+    () =>
+      new ClientProducer({
+        clientId: "bench",
+        bootstrapBrokers: brokers,
+        idempotent: true,
+        retries: 10,
+        retryDelay: 250
+      })
+  )
+  const buffer = (text: string) => Buffer.from(text)
+  return Promise.resolve({
+    send: (topic, messages) =>
+      Promise.all(
+        byPartition(topic, messages).map((group, partition) =>
+          producers[partition]!.send({
+            acks: -1,
+            messages: group.map(({ headers, key, value }) => ({
+              topic,
+              partition,
+              key: buffer(key as string),
+              value: buffer(value as string),
+              headers: new Map(Object.entries(headers!).map(([name, text]) => [buffer(name), buffer(text as string)]))
+            }))
+          })
+        )
+      ),
+    close: () => Promise.all(producers.map((producer) => producer.close()))
+  })
+}
+
+const sideBySide = "one partition per send, partitions side by side"
 
 export const publishBatches = [
-  publishBatch("", 0.9, onePartitionPerRequest, "one partition per send, partitions side by side"),
-  publishBatch("-plain", 0.65, oneRequest, "one send over all partitions")
+  publishBatch("", "KafkaJs", 0.9, onePartitionPerRequest, sideBySide),
+  publishBatch("-plain", "KafkaJs", 0.65, oneRequest, "one send over all partitions"),
+  publishBatch("", "Platformatic", 0.9, platformatic, `${sideBySide}, a producer each`)
 ]

@@ -58,6 +58,49 @@ describe("the assigner", () => {
     }
   })
 
+  it("gives nobody what another member has still, and all of it once that has been given back", () => {
+    const topics = ["x", "y"]
+    const ids = ["a", "b", "c"]
+    const candidate = (id: string) =>
+      fc.record({ id: fc.constant(id), topics: fc.subarray(topics), keeps: fc.boolean() })
+    const arbitrary = fc.tuple(
+      fc.tuple(...ids.map(candidate)),
+      fc.tuple(...topics.map(() => fc.nat(7))),
+      fc.array(fc.nat(2), { minLength: 16, maxLength: 16 })
+    )
+    fc.assert(fc.property(arbitrary, ([some, counts, holders]) => {
+      const all = partitions(Object.fromEntries(topics.map((topic, n) => [topic, counts[n]!])))
+      // Each partition had one holder at most, as in a group.
+      const owned = (id: string): Assigner.Owned =>
+        Object.fromEntries(topics.map((topic, t) => [
+          topic,
+          (all.get(topic) ?? []).filter((partition) => ids[holders[8 * t + partition]!] === id)
+        ]))
+      const members = some.map((one) => ({ ...one, owned: owned(one.id) }))
+      const given = Assigner.assign(members, all)
+      for (const { id, keeps, owned } of members) {
+        for (const other of ids.filter((other) => keeps && other !== id)) {
+          for (const topic of topics) {
+            const taken = given.get(other)?.[topic]?.filter((partition) => owned[topic]!.includes(partition)) ?? []
+            assert.deepStrictEqual(taken, [])
+          }
+        }
+      }
+      // Who sees that something has gone gives it back, and they join again.
+      const kept = (id: string): Assigner.Owned =>
+        Object.fromEntries(topics.map((topic) => [
+          topic,
+          owned(id)[topic]!.filter((partition) => given.get(id)?.[topic]?.includes(partition))
+        ]))
+      const again = Assigner.assign(members.map((one) => ({ ...one, owned: kept(one.id) })), all)
+      for (const topic of topics) {
+        const readers = members.filter((one) => one.topics.includes(topic))
+        const read = ids.flatMap((id) => again.get(id)?.[topic] ?? []).sort((a, b) => a - b)
+        assert.deepStrictEqual(read, readers.length === 0 ? [] : [...all.get(topic)!])
+      }
+    }))
+  })
+
   it("does not depend on the order in which members are listed", () => {
     const members = [member("c", ["x"]), member("a", ["x", "y"]), member("b", ["y"])]
     const counts = partitions({ x: 5, y: 3 })

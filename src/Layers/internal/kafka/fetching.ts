@@ -65,8 +65,10 @@ const lanesPerBroker = 2
 interface Lane<P extends Position> {
   readonly options: Options<P>
   readonly leader: number
-  /** Opens whenever there may be something to fetch. */
-  readonly changed: Latch.Latch
+  /** Opens whenever there may be something to fetch here. */
+  readonly latch: Latch.Latch
+  /** Tells all lanes: what is free may be led by another broker by now. */
+  readonly changed: () => void
   /** Runs beside the fetches. */
   readonly run: (effect: Effect.Effect<void>) => unknown
 }
@@ -76,7 +78,7 @@ const readable = <P extends Position>({ leader, options }: Lane<P>): Array<P> =>
 
 const free = <P extends Position>({ changed }: Lane<P>, positions: ReadonlyArray<P>): void => {
   for (const position of positions) position.busy = false
-  changed.openUnsafe()
+  changed()
 }
 
 /** Hands over what a fetch brought of one partition. */
@@ -139,10 +141,10 @@ const round = Effect.fnUntraced(
 
 const fetchFor = Effect.fnUntraced(function*<P extends Position>(lane: Lane<P>): Effect.fn.Return<never> {
   for (let failures = 0;;) {
-    lane.changed.closeUnsafe()
+    lane.latch.closeUnsafe()
     const positions = readable(lane)
     if (positions.length === 0) {
-      yield* lane.changed.await
+      yield* lane.latch.await
       // Several partitions are often freed together.
       yield* Effect.yieldNow
       continue
@@ -160,15 +162,14 @@ export const make = Effect.fnUntraced(function*<P extends Position>(
   const run = yield* FiberSet.makeRuntime<never, void, never>()
   const start = yield* FiberSet.runtime(fetches)<never>()
   const latches = new Map<number, Latch.Latch>()
-  return {
-    changed: () => {
-      for (const { leader } of options.positions()) {
-        if (leader < 0 || latches.has(leader)) continue
-        const lane: Lane<P> = { options, leader, changed: Latch.makeUnsafe(false), run }
-        latches.set(leader, lane.changed)
-        for (let i = 0; i < lanesPerBroker; i++) start(fetchFor(lane))
-      }
-      for (const latch of latches.values()) latch.openUnsafe()
+  const changed = () => {
+    for (const { leader } of options.positions()) {
+      if (leader < 0 || latches.has(leader)) continue
+      const lane: Lane<P> = { options, leader, latch: Latch.makeUnsafe(false), changed, run }
+      latches.set(leader, lane.latch)
+      for (let i = 0; i < lanesPerBroker; i++) start(fetchFor(lane))
     }
+    for (const latch of latches.values()) latch.openUnsafe()
   }
+  return { changed }
 })

@@ -19,7 +19,7 @@ import * as Effect from "effect/Effect"
 import * as Latch from "effect/Latch"
 import type * as Scope from "effect/Scope"
 import * as Assigner from "../kafka/assigner.ts"
-import { evicted, type KafkaFailure } from "../kafka/failure.ts"
+import { evicted, type KafkaFailure, noAnswer } from "../kafka/failure.ts"
 import { backOff } from "../kafka/retry.ts"
 import type { Settings } from "../kafka/settings.ts"
 import type { Coordinator, Standing } from "./coordinator.ts"
@@ -169,7 +169,8 @@ const stay = (life: Life, standing: Standing): Effect.Effect<void, KafkaFailure>
   return Effect.raceFirst(rebalanced, life.changed.await)
 }
 
-const alongside = <A, E>(self: Effect.Effect<A, E>, beside: Effect.Effect<never>) => Effect.raceFirst(self, beside)
+const alongside = <A, E, E2>(self: Effect.Effect<A, E>, beside: Effect.Effect<never, E2>) =>
+  Effect.raceFirst(self, beside)
 
 /** One generation after another. */
 const live = Effect.fnUntraced(function*(
