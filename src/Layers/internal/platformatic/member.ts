@@ -92,10 +92,18 @@ const beat = (life: Life, standing: Standing, within: number) =>
     )
   })
 
-/** Tells the coordinator now and then that this member lives, whatever it answers. */
-const keepAlive = (life: Life): Effect.Effect<never> =>
-  Effect.suspend(() => life.standing === undefined ? Effect.void : Effect.ignore(beat(life, life.standing, 1_000)))
-    .pipe(Effect.delay(life.settings.heartbeatInterval), Effect.forever)
+/**
+ * Tells the coordinator now and then that this member lives, whatever it
+ * answers. Fails when it has not answered for a session: a join that waits for
+ * a broker that says nothing would wait for a rebalance timeout.
+ */
+const keepAlive = (life: Life): Effect.Effect<never, KafkaFailure> =>
+  Effect.suspend((): Effect.Effect<void, KafkaFailure> => {
+    if (life.standing === undefined) return Effect.void
+    return life.now() - life.contact > life.settings.sessionTimeout
+      ? Effect.fail(noAnswer)
+      : Effect.ignore(beat(life, life.standing, 1_000))
+  }).pipe(Effect.delay(life.settings.heartbeatInterval), Effect.forever)
 
 /** Joins with an id of the coordinator's choice. */
 const joinGroup = (life: Life) => {
