@@ -100,9 +100,12 @@ const beat = (life: Life, standing: Standing, within: number) =>
 const keepAlive = (life: Life): Effect.Effect<never, KafkaFailure> =>
   Effect.suspend((): Effect.Effect<void, KafkaFailure> => {
     if (life.standing === undefined) return Effect.void
-    return life.now() - life.contact > life.settings.sessionTimeout
-      ? Effect.fail(noAnswer)
-      : Effect.ignore(beat(life, life.standing, 1_000))
+    if (life.now() - life.contact <= life.settings.sessionTimeout) {
+      return Effect.ignore(beat(life, life.standing, 1_000))
+    }
+    // What it gave was lost with the session; the next join may wait for others as long as it has to.
+    life.standing = undefined
+    return Effect.fail(noAnswer)
   }).pipe(Effect.delay(life.settings.heartbeatInterval), Effect.forever)
 
 /** Joins with an id of the coordinator's choice. */
