@@ -166,7 +166,8 @@ const nodeOf = (links: Links) => (node: Node): Kafka.Node =>
   Nodes.make(
     links.settings,
     request(links, node),
-    Effect.sync(() => links.present?.door.hangUp(node.brokerAddress))
+    Effect.sync(() => links.present?.door.hangUp(node.brokerAddress)),
+    links.now
   )
 
 export interface Cluster extends Kafka.Cluster {

@@ -109,14 +109,6 @@ export interface ProducerIdentity {
   readonly producerEpoch: number
 }
 
-export type WireHeaders = Record<string, Buffer | string | Array<Buffer | string>>
-
-export interface WireMessage {
-  readonly key: Buffer | string | null
-  readonly value: Buffer | null
-  readonly headers: WireHeaders
-}
-
 export interface ProduceRequest extends ProducerIdentity {
   readonly acks: -1
   readonly timeout: number
@@ -125,7 +117,7 @@ export interface ProduceRequest extends ProducerIdentity {
     readonly partitions: ReadonlyArray<{
       readonly partition: number
       readonly firstSequence: number
-      readonly messages: ReadonlyArray<WireMessage>
+      readonly messages: readonly []
     }>
   }>
 }

@@ -2,44 +2,23 @@
  * Owns the requests to a broker in the form that KafkaJS wants them, and its
  * answers in ours.
  *
- * Invariant: bytes are never copied, and headers pass through as they are.
+ * Invariant: a call is one request; nothing is tried again here.
  */
 import * as Effect from "effect/Effect"
-import type * as Broker from "../../../Broker.ts"
 import type * as Kafka from "../kafka/cluster.ts"
 import { type KafkaFailure, protocolFailure } from "../kafka/failure.ts"
 import type { Settings } from "../kafka/settings.ts"
-import type { FetchRequest, Node, ProduceRequest, WireHeaders, WireMessage } from "./internals.ts"
+import type { FetchRequest, Node, ProduceRequest } from "./internals.ts"
+import * as OwnRequest from "./ownRequest.ts"
+import * as ProduceBody from "./produceBody.ts"
 
-const toBuffer = (bytes: Uint8Array): Buffer =>
-  Buffer.isBuffer(bytes) ? bytes : Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength)
-
-const textOrBuffer = (value: Broker.HeaderValue): Buffer | string => typeof value === "string" ? value : toBuffer(value)
-
-// KafkaJS throws a TypeError for a header without a value, so those are left out.
-const headersToWire = (headers: Broker.Headers): WireHeaders => {
-  const wire: WireHeaders = {}
-  for (const [name, value] of Object.entries(headers)) {
-    if (value === undefined) continue
-    wire[name] = typeof value === "string" || value instanceof Uint8Array
-      ? textOrBuffer(value)
-      : value.map(textOrBuffer)
-  }
-  return wire
-}
-
-const toWire = (record: Broker.ProducerRecord): WireMessage => ({
-  key: record.key === null ? null : textOrBuffer(record.key),
-  value: record.value === null ? null : toBuffer(record.value),
-  headers: headersToWire(record.headers)
-})
-
-const produceRequest = ({ identity, partition, records, sequence, timeout, topic }: Kafka.Produce): ProduceRequest => ({
+/** What KafkaJS makes of the batch is not sent: `produceBody.ts` writes the body. */
+const produceRequest = ({ identity, partition, sequence, timeout, topic }: Kafka.Produce): ProduceRequest => ({
   acks: -1,
   timeout,
   producerId: identity.producerId.toString(),
   producerEpoch: identity.producerEpoch,
-  topicData: [{ topic, partitions: [{ partition, firstSequence: sequence, messages: records.map(toWire) }] }]
+  topicData: [{ topic, partitions: [{ partition, firstSequence: sequence, messages: [] }] }]
 })
 
 const fetchRequest = (settings: Settings, positions: ReadonlyArray<Kafka.FetchPosition>): FetchRequest => {
@@ -59,6 +38,9 @@ const fetchRequest = (settings: Settings, positions: ReadonlyArray<Kafka.FetchPo
   }
 }
 
+const produce = (batch: Kafka.Produce, timestamp: number) => (node: Node) =>
+  OwnRequest.sendBody(node, ProduceBody.make(batch, timestamp), (node) => node.produce(produceRequest(batch)))
+
 const timestampOf = (place: Kafka.Place): number => place === "begin" ? -2 : place === "end" ? -1 : place
 
 /** An answer that does not cover what was asked about. */
@@ -68,14 +50,15 @@ const uncovered = protocolFailure("NETWORK_EXCEPTION", "The answer does not cove
 export const make = (
   settings: Settings,
   request: <A>(call: (node: Node) => Promise<A>) => Effect.Effect<A, KafkaFailure>,
-  hangUp: Effect.Effect<void>
+  hangUp: Effect.Effect<void>,
+  now: () => number
 ): Kafka.Node => ({
   initProducerId: Effect.map(
     request((node) => node.initProducerId({ transactionTimeout: 60_000 })),
     ({ producerEpoch, producerId }) => ({ producerEpoch, producerId: BigInt(producerId) })
   ),
   produce: (batch) =>
-    Effect.flatMap(request((node) => node.produce(produceRequest(batch))), ({ topics }) => {
+    Effect.flatMap(request(produce(batch, now())), ({ topics }) => {
       const topic = topics.find(({ topicName }) => topicName === batch.topic)
       const found = topic?.partitions.find(({ partition }) => partition === batch.partition)
       return found?.baseOffset === undefined ? Effect.fail(uncovered) : Effect.succeed(BigInt(found.baseOffset))

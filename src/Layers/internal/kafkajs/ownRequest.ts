@@ -1,6 +1,6 @@
 /**
  * Owns the way to a broker for requests in versions that KafkaJS does not
- * speak, and the types of the protocol's later versions.
+ * speak, or with bodies that we write ourselves.
  *
  * Invariant: a request is sent only to a broker that says that it speaks it.
  *
@@ -52,6 +52,13 @@ const speaker = <A>(node: Node, form: (theirs: () => OwnRequest<A>) => OwnReques
 /** Sends a request, and gives the answer as it is read. */
 export const ask = <A>(node: Node, form: Form<A>): Promise<A> =>
   speaker(node, () => inKafkaJsForm(form, (answer) => Promise.resolve(answer))).metadata() as unknown as Promise<A>
+
+/** Sends what `send` sends, in its version and with its answer, but with this body. */
+export const sendBody = <A>(node: Node, body: Buffer, send: (node: Node) => Promise<A>): Promise<A> =>
+  send(speaker<A>(node, (theirs) => {
+    const { request, response } = theirs()
+    return { request: { ...request, encode: () => Promise.resolve({ buf: body, buffer: body }) }, response }
+  }))
 
 /** Sends a request in place of the one that `send` sends; KafkaJS says which of its errors the answer is. */
 export const askInPlace = <A>(node: Node, form: Form<A>, send: (node: Node) => Promise<A>): Promise<A> =>
