@@ -10,6 +10,8 @@ import * as Cause from "effect/Cause"
 import * as Clock from "effect/Clock"
 import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
+import * as Schedule from "effect/Schedule"
+import type * as Scope from "effect/Scope"
 import * as Broker from "../../../Broker.ts"
 import type { Owned } from "../kafka/assigner.ts"
 import * as Commits from "../kafka/commits.ts"
@@ -74,7 +76,12 @@ const starts = (group: Group): Member.Options["starts"] =>
     const topics = new Map<string, Description | undefined>()
     for (const topic of Object.keys(owned)) topics.set(topic, yield* look(group, topic, 0))
     const epoch = ++group.epochs
-    return (yield* coordinator.committed(partitions)).map(({ label, offset, partition, topic }): Grants.Start => {
+    // While somebody else's transaction commits positions, there are none to be told.
+    const committed = yield* Effect.retry(coordinator.committed(partitions), {
+      while: ({ type }) => type === "UNSTABLE_OFFSET_COMMIT",
+      schedule: Schedule.spaced("100 millis")
+    })
+    return committed.map(({ label, offset, partition, topic }): Grants.Start => {
       const description = topics.get(topic)
       const known = offset >= 0n && !TopicLabel.isOfAnother(label, description?.topicId) &&
         !anew.delete(Grants.keyOf(topic, partition))
@@ -242,6 +249,32 @@ const commit = (group: Group, member: Member.Member) =>
     )
   })
 
+/** Fetches what is held; fails `unreadable` with what waiting cannot mend. */
+const read = Effect.fnUntraced(function*(
+  group: Group,
+  member: Member.Member,
+  unreadable: Deferred.Deferred<never, KafkaFailure>
+): Effect.fn.Return<Fetching.Fetching, never, Scope.Scope> {
+  const { cluster, grants } = group
+  let refusals = 0
+  const fetching: Fetching.Fetching = yield* Fetching.make<Grants.Grant>({
+    cluster,
+    positions: () => Grants.live(grants),
+    take: (grant, records, nextOffset) => {
+      refusals = 0
+      return Grants.deliver(grants, grant, records, nextOffset)
+    },
+    outOfRange: outOfRange(group, member),
+    refresh: (topics, failure) => {
+      if (!failure.transient && failure.type !== "OFFSET_OUT_OF_RANGE" && ++refusals >= mostRefusals) {
+        Deferred.doneUnsafe(unreadable, Effect.fail(failure))
+      }
+      return refresh(group, () => fetching.changed())(topics, failure)
+    }
+  })
+  return fetching
+})
+
 /** Joins a group; see `Broker.subscribe`. */
 export const subscribe = (settings: Settings, cluster: Cluster): Broker.Broker["Service"]["subscribe"] =>
   Effect.fnUntraced(function*(options) {
@@ -277,22 +310,7 @@ export const subscribe = (settings: Settings, cluster: Cluster): Broker.Broker["
       onGranted: () => fetching.changed()
     })
     const unreadable = yield* Deferred.make<never, KafkaFailure>()
-    let refusals = 0
-    const fetching: Fetching.Fetching = yield* Fetching.make<Grants.Grant>({
-      cluster,
-      positions: () => Grants.live(group.grants),
-      take: (grant, records, nextOffset) => {
-        refusals = 0
-        return Grants.deliver(group.grants, grant, records, nextOffset)
-      },
-      outOfRange: (grant) => outOfRange(group, member)(grant),
-      refresh: (topics, failure) => {
-        if (!failure.transient && failure.type !== "OFFSET_OUT_OF_RANGE" && ++refusals >= mostRefusals) {
-          Deferred.doneUnsafe(unreadable, Effect.fail(failure))
-        }
-        return refresh(group, () => fetching.changed())(topics, failure)
-      }
-    })
+    const fetching: Fetching.Fetching = yield* read(group, member, unreadable)
     const end = (reason: Effect.Effect<never, Broker.BrokerError>) =>
       Effect.forkScoped(
         Effect.catchCause(
