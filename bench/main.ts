@@ -28,7 +28,7 @@ import { profile } from "./profile.ts"
 import { publishBatches } from "./publishBatch.ts"
 import { publishFibers } from "./publishFibers.ts"
 import { relayBacklog } from "./relayBacklog.ts"
-import { relayDrainMariadb, relayDrainPg, relayDrainSqlite } from "./relayDrain.ts"
+import { relayDrainMariadb, relayDrainPg, relayDrainPlatformatic, relayDrainSqlite } from "./relayDrain.ts"
 import { relayScale } from "./relayScale.ts"
 import { scheduledDue } from "./scheduledDue.ts"
 
@@ -55,6 +55,7 @@ const benchmarks: ReadonlyArray<Benchmark> = [
   relayBacklog,
   relayDrainMariadb,
   relayDrainPg,
+  relayDrainPlatformatic,
   relayDrainSqlite,
   relayScale,
   scheduledDue

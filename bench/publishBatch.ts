@@ -4,13 +4,11 @@
  * per request, the three side by side. `publish-batch-plain`: the same against
  * one request over all partitions, as people write it.
  */
-import { Producer as ClientProducer } from "@platformatic/kafka"
 import { Effect, ManagedRuntime } from "effect"
 import { Publisher } from "effect-events"
 import { type Message, Partitioners, type Producer } from "kafkajs"
 import { type Benchmark, measure, quiet, type Round, sized } from "./harness.ts"
 import {
-  brokers,
   type Client,
   counted,
   create,
@@ -24,6 +22,7 @@ import {
   topicOf,
   unique
 } from "./orders.ts"
+import * as RawPlatformatic from "./rawPlatformatic.ts"
 
 const events = sized(100_000, 20_000)
 const batchSize = 500
@@ -38,7 +37,7 @@ const publishBatch = (
   variant: string,
   client: Client,
   aim: number,
-  connect: () => Promise<Raw>,
+  connect: (topic: string) => Promise<Raw>,
   twin: string
 ): Benchmark => ({
   name: `publish-batch${variant} ${client}`,
@@ -64,7 +63,7 @@ const publishBatch = (
     )
     const runtime = ManagedRuntime.make(layerOf(client))
     await runtime.context()
-    const raw = await connect()
+    const raw = await connect(topic)
     const ours = Effect.forEach(batches, (batch) => Publisher.publishAll(Orders, batch), { discard: true })
     const byHand = async () => {
       for (const batch of batches) await raw.send(topic, batch.map(messageOf))
@@ -124,36 +123,11 @@ const onePartitionPerRequest = () =>
 const oneRequest = () =>
   kafkaJs((producer, topic, messages) => producer.send({ topic, acks: -1, messages: [...messages] }))
 
-/** A producer per partition, since only one send of a producer may be under way. */
-const platformatic = (): Promise<Raw> => {
-  const producers = Array.from(
-    { length: partitions },
-    () =>
-      new ClientProducer({
-        clientId: "bench",
-        bootstrapBrokers: brokers,
-        idempotent: true,
-        retries: 10,
-        retryDelay: 250
-      })
-  )
-  const buffer = (text: string) => Buffer.from(text)
+const platformatic = (topic: string): Promise<Raw> => {
+  const producers = Array.from({ length: partitions }, (_, partition) => RawPlatformatic.connect(topic, partition))
   return Promise.resolve({
     send: (topic, messages) =>
-      Promise.all(
-        byPartition(topic, messages).map((group, partition) =>
-          producers[partition]!.send({
-            acks: -1,
-            messages: group.map(({ headers, key, value }) => ({
-              topic,
-              partition,
-              key: buffer(key as string),
-              value: buffer(value as string),
-              headers: new Map(Object.entries(headers!).map(([name, text]) => [buffer(name), buffer(text as string)]))
-            }))
-          })
-        )
-      ),
+      Promise.all(byPartition(topic, messages).map((group, partition) => producers[partition]!.send(group))),
     close: () => Promise.all(producers.map((producer) => producer.close()))
   })
 }
