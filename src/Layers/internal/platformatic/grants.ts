@@ -61,14 +61,18 @@ export const keyOf = (topic: string, partition: number): string => `${topic}/${p
 
 const assignmentsOf = (grants: ReadonlyArray<Grant>) => grants.map(({ assignment }) => assignment)
 
+/** What is held. A grant that was lost is not, although its signal may be under way still. */
+export const current = ({ held }: Grants): Array<Grant> =>
+  Array.from(held.values()).filter(({ lost, state }) => state !== "Gone" && !lost.isOpen())
+
 /** What may be fetched. */
 export const live = ({ closed, held }: Grants): Array<Grant> =>
   closed ? [] : Array.from(held.values()).filter(({ state }) => state === "Live")
 
 /** What is held, for the group: also what is just going. */
-export const owned = ({ held }: Grants): Owned => {
+export const owned = (self: Grants): Owned => {
   const byTopic: Record<string, Array<number>> = {}
-  for (const { partition, topic } of held.values()) (byTopic[topic] ??= []).push(partition)
+  for (const { partition, topic } of current(self)) (byTopic[topic] ??= []).push(partition)
   return byTopic
 }
 
@@ -151,8 +155,9 @@ const overdue = ({ drain, heartbeatInterval, rebalanceTimeout }: Settings) =>
   Math.max(drain, rebalanceTimeout - heartbeatInterval - 2_000)
 
 /** Gives partitions back, after what runs for them has been finished. */
-export const revoke = (self: Grants, grants: ReadonlyArray<Grant>): Effect.Effect<void> =>
+export const revoke = (self: Grants, leaving: ReadonlyArray<Grant>): Effect.Effect<void> =>
   Effect.suspend(() => {
+    const grants = current(self).filter((grant) => leaving.includes(grant))
     if (grants.length === 0) return Effect.void
     const deadline = self.now() + self.settings.drain
     const anyLost = Effect.raceAllFirst(grants.map(({ lost }) => lost.await))

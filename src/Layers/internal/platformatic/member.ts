@@ -152,19 +152,19 @@ const enterAlone = Effect.fnUntraced(function*(life: Life) {
 const has = (owned: Assigner.Owned, topic: string, partition: number) => owned[topic]?.includes(partition) === true
 
 /** What is given and not held yet. */
-const missing = ({ held }: Grants.Grants, given: Assigner.Owned): Assigner.Owned =>
+const missing = (owned: Assigner.Owned, given: Assigner.Owned): Assigner.Owned =>
   Object.fromEntries(
     Object.entries(given).map(([topic, partitions]) => [
       topic,
-      partitions.filter((partition) => !held.has(Grants.keyOf(topic, partition)))
+      partitions.filter((partition) => !has(owned, topic, partition))
     ])
   )
 
 /** Takes what has come and gives back what goes; `true` if the group waits for the latter. */
 const settle = Effect.fnUntraced(function*(life: Life, given: Assigner.Owned) {
   const { grants } = life
-  const leaving = Array.from(grants.held.values()).filter(({ partition, topic }) => !has(given, topic, partition))
-  yield* Grants.grant(grants, yield* life.starts(missing(grants, given)))
+  const leaving = Grants.current(grants).filter(({ partition, topic }) => !has(given, topic, partition))
+  yield* Grants.grant(grants, yield* life.starts(missing(Grants.owned(grants), given)))
   life.onGranted()
   yield* Grants.revoke(grants, leaving)
   return leaving.length > 0
