@@ -29,13 +29,8 @@ import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import type * as Scope from "effect/Scope"
 import * as Broker from "../Broker.ts"
-import * as Admin from "./internal/kafka/admin.ts"
-import * as Describe from "./internal/kafka/describe.ts"
-import { firstConnect } from "./internal/kafka/firstConnect.ts"
-import { config, type Options, toSettings } from "./internal/kafka/options.ts"
-import * as Producer from "./internal/kafka/producer.ts"
-import * as Read from "./internal/kafka/read.ts"
-import * as Tail from "./internal/kafka/tail.ts"
+import { config, type Options } from "./internal/kafka/options.ts"
+import * as Wiring from "./internal/kafka/wiring.ts"
 import * as Cluster from "./internal/kafkajs/cluster.ts"
 import * as Connection from "./internal/kafkajs/connection.ts"
 import * as Group from "./internal/kafkajs/group.ts"
@@ -98,27 +93,13 @@ export const features = {
  * @category constructors
  * @since 0.1.0
  */
-export const make = Effect.fnUntraced(function*(
+export const make = (
   options: Options
-): Effect.fn.Return<Broker.Broker["Service"], Broker.BrokerError, Scope.Scope> {
-  const settings = toSettings(options)
-  yield* Connection.fixTimers
-  yield* firstConnect(settings, (first) => knock(settings, first))
-  const scope = yield* Effect.scope
-  const cluster = yield* Cluster.make(settings)
-  return Broker.Broker.of({
-    source: options.source ?? settings.clientId,
-    address: settings.address,
-    scope,
-    ensureTopics: Admin.ensureTopics(settings, cluster),
-    describe: Describe.describe(settings, cluster),
-    mayWrite: Describe.mayWrite(settings, cluster),
-    read: Read.read(settings, cluster),
-    producer: Producer.make(settings, Cluster.make(settings)),
-    subscribe: Group.subscribe(settings, cluster),
-    tail: Tail.tail(settings, Cluster.make(settings))
-  })
-})
+): Effect.Effect<Broker.Broker["Service"], Broker.BrokerError, Scope.Scope> =>
+  Effect.andThen(
+    Connection.fixTimers,
+    Wiring.make({ knock, connect: Cluster.make, subscribe: Group.subscribe }, options)
+  )
 
 /**
  * Provides `Broker` over Kafka.

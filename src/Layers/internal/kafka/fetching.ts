@@ -67,8 +67,8 @@ interface Lane<P extends Position> {
   readonly leader: number
   /** Opens whenever there may be something to fetch here. */
   readonly latch: Latch.Latch
-  /** Tells all lanes: what is free may be led by another broker by now. */
-  readonly changed: () => void
+  /** Opens the latches of all lanes: what is free may be led by another broker by now. */
+  readonly wake: () => void
   /** Runs beside the fetches. */
   readonly run: (effect: Effect.Effect<void>) => unknown
 }
@@ -76,9 +76,9 @@ interface Lane<P extends Position> {
 const readable = <P extends Position>({ leader, options }: Lane<P>): Array<P> =>
   Array.from(options.positions()).filter((position) => position.leader === leader && !position.paused && !position.busy)
 
-const free = <P extends Position>({ changed }: Lane<P>, positions: ReadonlyArray<P>): void => {
+const free = <P extends Position>({ wake }: Lane<P>, positions: ReadonlyArray<P>): void => {
   for (const position of positions) position.busy = false
-  changed()
+  wake()
 }
 
 /** Hands over what a fetch brought of one partition. */
@@ -162,14 +162,15 @@ export const make = Effect.fnUntraced(function*<P extends Position>(
   const run = yield* FiberSet.makeRuntime<never, void, never>()
   const start = yield* FiberSet.runtime(fetches)<never>()
   const latches = new Map<number, Latch.Latch>()
+  const wake = () => latches.forEach((latch) => latch.openUnsafe())
   const changed = () => {
     for (const { leader } of options.positions()) {
       if (leader < 0 || latches.has(leader)) continue
-      const lane: Lane<P> = { options, leader, latch: Latch.makeUnsafe(false), changed, run }
+      const lane: Lane<P> = { options, leader, latch: Latch.makeUnsafe(false), wake, run }
       latches.set(leader, lane.latch)
       for (let i = 0; i < lanesPerBroker; i++) start(fetchFor(lane))
     }
-    for (const latch of latches.values()) latch.openUnsafe()
+    wake()
   }
   return { changed }
 })

@@ -180,17 +180,14 @@ const stay = (life: Life, standing: Standing): Effect.Effect<void, KafkaFailure>
   return Effect.raceFirst(rebalanced, life.changed.await)
 }
 
-const alongside = <A, E, E2>(self: Effect.Effect<A, E>, beside: Effect.Effect<never, E2>) =>
-  Effect.raceFirst(self, beside)
-
 /** One generation after another. */
 const live = Effect.fnUntraced(function*(
   life: Life,
   onJoined: Effect.Effect<unknown>
 ): Effect.fn.Return<never, KafkaFailure> {
   for (;;) {
-    const given = yield* alongside(enter(life), keepAlive(life))
-    const leaves = yield* alongside(settle(life, given), keepAlive(life))
+    const given = yield* Effect.raceFirst(enter(life), keepAlive(life))
+    const leaves = yield* Effect.raceFirst(settle(life, given), keepAlive(life))
     yield* onJoined
     if (!leaves && life.standing !== undefined) yield* stay(life, life.standing)
   }
