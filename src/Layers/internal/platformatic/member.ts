@@ -231,7 +231,7 @@ const persist = Effect.fnUntraced(
 const watch = (life: Life) =>
   Effect.suspend(() => {
     const overdue = life.now() - life.contact > life.settings.sessionTimeout - safety
-    return overdue && life.grants.held.size > 0
+    return overdue && Grants.current(life.grants).length > 0
       ? Effect.andThen(
         Effect.logWarning("The group's session is over without an answer from its coordinator"),
         Effect.andThen(Grants.lose(life.grants), life.changed.open)
