@@ -8,6 +8,8 @@ const sourceCondition = "effect-events-source"
 
 const needsServices = ["test/layers/**/*.test.ts", "test/e2e/**/*.test.ts"]
 const inMemory = "test/layers/Memory*.test.ts"
+/** What measures how long something takes, and so runs when nothing else does. */
+const timed = "test/e2e/crashMatrix.test.ts"
 /** What runs over both Kafka clients, and not only over the first. */
 const overBothClients = [
   "test/layers/Kafka.{broker,broadcast,postgres}.test.ts",
@@ -38,7 +40,7 @@ export default defineConfig({
         test: {
           name: "integration",
           include: needsServices,
-          exclude: [inMemory],
+          exclude: [inMemory, timed],
           globalSetup: "test/support/obtainServices.ts",
           testTimeout: 180_000,
           hookTimeout: 180_000,
@@ -59,6 +61,18 @@ export default defineConfig({
           hookTimeout: 180_000,
           maxWorkers: 2,
           sequence: { groupOrder: 3 }
+        }
+      },
+      {
+        extends: true,
+        test: {
+          name: "timed",
+          include: [timed],
+          globalSetup: "test/support/obtainServices.ts",
+          testTimeout: 180_000,
+          hookTimeout: 180_000,
+          maxWorkers: 1,
+          sequence: { groupOrder: 4 }
         }
       }
     ]

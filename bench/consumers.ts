@@ -7,12 +7,12 @@ import { Effect } from "effect"
 import { Consumer } from "effect-events"
 import { consuming } from "./consuming.ts"
 import { alike, type Benchmark, type Side, sized } from "./harness.ts"
-import { drop, fillAll, topicOf, unique } from "./orders.ts"
+import { type Client, drop, fillAll, topicOf, unique } from "./orders.ts"
 
 const events = sized(200_000, 20_000)
 const many = 50
 
-const prepare = async (count: number): Promise<Side> => {
+const prepareOn = (client: Client) => async (count: number): Promise<Side> => {
   const topics = Array.from({ length: count }, () => unique("consumers"))
   await fillAll(topics, events / count, 1)
   return {
@@ -22,14 +22,15 @@ const prepare = async (count: number): Promise<Side> => {
         (add) =>
           topics.map((topic) =>
             Consumer.idempotent(topicOf(topic), (event) => Effect.sync(() => add(event.payload.total)))
-          )
+          ),
+        client
       ),
     close: () => drop(...topics)
   }
 }
 
-export const consumers: Benchmark = {
-  name: "consumers KafkaJs",
+const consumersOn = (client: Client): Benchmark => ({
+  name: `consumers ${client}`,
   aim: 0.8,
   settings: {
     events,
@@ -39,5 +40,7 @@ export const consumers: Benchmark = {
     ours: `idempotent, defaults, ${many} topics in one Consumer.layer`,
     twin: "the same with 1 topic"
   },
-  open: alike(prepare, many, 1)
-}
+  open: alike(prepareOn(client), many, 1)
+})
+
+export const consumers = [consumersOn("KafkaJs"), consumersOn("Platformatic")]

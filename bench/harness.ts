@@ -162,9 +162,12 @@ export const lineOf = ({ aim, cpu, name, ours, ratio, spread, twin, unit }: Row)
 
 const results = new URL("./results.json", import.meta.url)
 
+/** The last results. */
+export const saved = (): Array<Row> =>
+  existsSync(results) ? JSON.parse(readFileSync(results, "utf8")) as Array<Row> : []
+
 /** Replaces the row of this benchmark and keeps the others. */
 export const save = (row: Row): void => {
-  const known: Array<Row> = existsSync(results) ? JSON.parse(readFileSync(results, "utf8")) as Array<Row> : []
-  const rows = [...known.filter((other) => other.name !== row.name), row].sort((a, b) => a.name < b.name ? -1 : 1)
+  const rows = [...saved().filter((other) => other.name !== row.name), row].sort((a, b) => a.name < b.name ? -1 : 1)
   writeFileSync(results, `${JSON.stringify(rows, null, 2)}\n`)
 }

@@ -1,8 +1,8 @@
 /**
- * `npm run bench -- [--list] [--rounds N] [--profile | --dry | --short] NAME…`:
+ * `npm run bench -- [--list | --table] [--rounds N] [--profile | --dry | --short] NAME…`:
  * runs the benchmarks whose names begin with one of the words given, all without
  * words, and writes `bench/results.json`; `--dry` leaves that file alone,
- * `--profile` writes CPU profiles instead.
+ * `--profile` writes CPU profiles instead. `--table` shows that file.
  *
  * `--short` is for CI: fewer events and rounds, of those benchmarks that have a
  * short form, compared with `bench/baseline.json`; `--keep` makes the ratios the
@@ -16,7 +16,7 @@ import { consumers } from "./consumers.ts"
 import { dispatch, dispatchDecoded } from "./dispatch.ts"
 import { exactlyOnceBatches, exactlyOnceBatchMariadb, exactlyOnceBatchVsSingle } from "./exactlyOnceBatch.ts"
 import { exactlyOnceEvents } from "./exactlyOnceEvent.ts"
-import { type Benchmark, isShort, lineOf, type Row, run, save } from "./harness.ts"
+import { type Benchmark, isShort, lineOf, type Row, run, save, saved } from "./harness.ts"
 import { imports } from "./importing.ts"
 import { inboxSize } from "./inboxSize.ts"
 import { keyOrderZipf64, keyOrderZipf8 } from "./keyOrderZipf.ts"
@@ -31,11 +31,12 @@ import { relayBacklog } from "./relayBacklog.ts"
 import { relayDrainMariadb, relayDrainPg, relayDrainPlatformatic, relayDrainSqlite } from "./relayDrain.ts"
 import { relayScale } from "./relayScale.ts"
 import { scheduledDue } from "./scheduledDue.ts"
+import { tableOf } from "./table.ts"
 
 const benchmarks: ReadonlyArray<Benchmark> = [
   ...coldStarts,
   ...consumeIdempotents,
-  consumers,
+  ...consumers,
   dispatch,
   dispatchDecoded,
   ...exactlyOnceBatches,
@@ -48,7 +49,7 @@ const benchmarks: ReadonlyArray<Benchmark> = [
   inboxSize,
   ...outboxLatencies,
   ...outboxWrites,
-  partitions,
+  ...partitions,
   pipeline,
   ...publishBatches,
   publishFibers,
@@ -65,6 +66,7 @@ const { positionals, values } = parseArgs({
   allowPositionals: true,
   options: {
     list: { type: "boolean", default: false },
+    table: { type: "boolean", default: false },
     profile: { type: "boolean", default: false },
     dry: { type: "boolean", default: false },
     short: { type: "boolean", default: false },
@@ -98,6 +100,7 @@ const runShort = async (): Promise<void> => {
 }
 
 const runFull = async (): Promise<void> => {
+  const rows: Array<Row> = []
   for (const benchmark of chosen) {
     announce(benchmark)
     if (values.profile) {
@@ -107,11 +110,15 @@ const runFull = async (): Promise<void> => {
     const row = await run(benchmark, rounds ?? 7)
     if (!values.dry) save(row)
     console.log(lineOf(row))
+    rows.push(row)
   }
+  if (rows.length > 0) console.log(`\n${tableOf(rows)}`)
 }
 
 if (values.list) {
   for (const { name } of benchmarks) console.log(name)
+} else if (values.table) {
+  console.log(tableOf(saved()))
 } else if (chosen.length === 0 || rounds !== undefined && (!Number.isInteger(rounds) || rounds < least)) {
   console.error(
     chosen.length === 0 ? "No such benchmark; --list shows them." : `--rounds takes a whole number from ${least}.`

@@ -1,6 +1,6 @@
 /** The events of the benchmarks: a flat class of five fields, about 200 bytes as JSON. */
 import { Effect, Schema } from "effect"
-import { Publisher, Topic } from "effect-events"
+import { Broker, Publisher, Topic } from "effect-events"
 import * as KafkaJs from "effect-events/Layers/KafkaJs"
 import * as Platformatic from "effect-events/Layers/Platformatic"
 import { Kafka, logLevel } from "kafkajs"
@@ -64,10 +64,11 @@ const withAdmin = async <A>(use: (admin: Admin) => Promise<A>): Promise<A> => {
   return result
 }
 
-const createAll = (names: ReadonlyArray<string>, numPartitions: number) =>
-  withAdmin((admin) =>
-    admin.createTopics({ topics: names.map((topic) => ({ topic, numPartitions, replicationFactor: 1 })) })
-  )
+/** By our Layer, which waits until the broker knows a topic; KafkaJS may fail while it does not. */
+const createAll = (names: ReadonlyArray<string>, count: number): Promise<void> =>
+  Broker.Broker.use((broker) =>
+    broker.ensureTopics(names.map((name) => ({ name, create: { partitions: count, replicationFactor: 1 } })))
+  ).pipe(Effect.provide(layer), Effect.runPromise)
 
 export const create = (name: string, count = partitions) => createAll([name], count)
 

@@ -6,25 +6,27 @@ import { Effect } from "effect"
 import { Consumer } from "effect-events"
 import { consuming } from "./consuming.ts"
 import { alike, type Benchmark, type Side, sized } from "./harness.ts"
-import { drop, fill, topicOf, unique } from "./orders.ts"
+import { type Client, drop, fill, topicOf, unique } from "./orders.ts"
 
 const events = sized(200_000, 40_000)
 const many = 100
 
-const prepare = async (partitions: number): Promise<Side> => {
+const prepareOn = (client: Client) => async (partitions: number): Promise<Side> => {
   const topic = unique("partitions")
   await fill(topic, events, partitions)
   return {
     round: () =>
-      consuming(events, (add) => [
-        Consumer.idempotent(topicOf(topic), (event) => Effect.sync(() => add(event.payload.total)))
-      ]),
+      consuming(
+        events,
+        (add) => [Consumer.idempotent(topicOf(topic), (event) => Effect.sync(() => add(event.payload.total)))],
+        client
+      ),
     close: () => drop(topic)
   }
 }
 
-export const partitions: Benchmark = {
-  name: "partitions KafkaJs",
+const partitionsOn = (client: Client): Benchmark => ({
+  name: `partitions ${client}`,
   aim: 0.8,
   short: 2,
   settings: {
@@ -34,5 +36,7 @@ export const partitions: Benchmark = {
     ours: `idempotent, defaults, one topic with ${many} partitions`,
     twin: "the same with 1 partition"
   },
-  open: alike(prepare, many, 1)
-}
+  open: alike(prepareOn(client), many, 1)
+})
+
+export const partitions = [partitionsOn("KafkaJs"), partitionsOn("Platformatic")]

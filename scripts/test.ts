@@ -2,8 +2,10 @@
  * `npm test [-- VITEST ARGS...]`: everything. The checks of `npm run check`,
  * the package, and all tests, on servers that are found or started for them.
  *
- * The last line counts the tests; a failed check and, with CI=true, a missing
- * server count as one failure each.
+ * With CI=true the short benchmarks run as well, after the tests.
+ *
+ * The last line counts the tests; a failed check, benchmarks that fail and,
+ * with CI=true, a missing server count as one failure each.
  */
 import { mkdtempSync, rmSync } from "node:fs"
 import { tmpdir } from "node:os"
@@ -36,13 +38,19 @@ const exitCode = await foreground(
   environment(obtained)
 )
 const lacking = missing(obtained)
+const isCI = process.env.CI === "true"
+// Alone: next to tests, ratios would say little.
+const benchmarks = isCI && lacking.length === 0
+  ? await foreground(process.execPath, [...process.execArgv, "bench/main.ts", "--short"], environment(obtained))
+  : 0
 const tally = sum([
   ofVitest(report, exitCode),
   ...steps.map(({ output, passed, step }) => {
     const counted = step === typeTests ? ofTstyche(output) : none
     return passed || counted.failed > 0 ? counted : sum([counted, failures(1)])
   }),
-  process.env.CI === "true" ? failures(lacking.length) : none
+  failures(benchmarks === 0 ? 0 : 1),
+  isCI ? failures(lacking.length) : none
 ])
 
 rmSync(folder, { recursive: true })
@@ -53,8 +61,11 @@ for (const { passed, step } of steps) {
     console.log(`Failed: ${step.name} (see above)`)
   }
 }
+if (benchmarks !== 0) {
+  console.log("Failed: benchmarks (see above)")
+}
 for (const sentence of lacking) {
-  console.log(`${process.env.CI === "true" ? "Missing" : "Skipped what needs"} ${sentence}`)
+  console.log(`${isCI ? "Missing" : "Skipped what needs"} ${sentence}`)
 }
 console.log(`tests: ${tally.passed} passed, ${tally.failed} failed, ${tally.skipped} skipped`)
 process.exit(tally.failed === 0 ? 0 : 1)

@@ -57,7 +57,35 @@ export {
  * @since 0.1.0
  */
 export const DeliveryTimeout = Context.Reference<Duration.Input>("effect-events/Publisher/DeliveryTimeout", {
-  defaultValue: () => "2 minutes"
+  defaultValue: () => Duration.minutes(2)
+})
+
+/**
+ * How many bytes of events one broker's publishers hold in memory, waiting or
+ * on their way: who wants to publish more waits for room, in the order of the
+ * calls, and fails with reason `Unreachable` when there is none within
+ * `DeliveryTimeout`. Counted are keys, values and headers. One call that is
+ * larger than this goes when nothing else is there. Default: 32 MiB.
+ *
+ * **When to use**
+ *
+ * Lower it where memory is short. Raise it only if publishing must go on while
+ * no broker answers: at 1 KB per event the default holds some 32,000 of them.
+ *
+ * **Example** (Less memory)
+ *
+ * ```ts
+ * import { Effect } from "effect"
+ * import { Publisher } from "effect-events"
+ *
+ * const small = Effect.provideService(Publisher.MaxBufferedBytes, 4 * 1024 * 1024)
+ * ```
+ *
+ * @category references
+ * @since 0.1.0
+ */
+export const MaxBufferedBytes = Context.Reference<number>("effect-events/Publisher/MaxBufferedBytes", {
+  defaultValue: () => 32 * 1024 * 1024
 })
 
 /**
@@ -128,11 +156,11 @@ export const publishAll = <S extends Schema.Constraint>(
     ))
 
 const send = (broker: Broker["Service"], messages: ReadonlyArray<Outgoing.Outgoing>) =>
-  Effect.flatMap(
-    DeliveryTimeout,
-    (timeout) =>
-      Effect.flatMap(Shared.lanes(broker), (lanes) => lanes.send(messages, Duration.fromInputUnsafe(timeout)))
-  )
+  Effect.withFiber((fiber) => {
+    const timeout = Duration.fromInputUnsafe(fiber.getRef(DeliveryTimeout))
+    const most = fiber.getRef(MaxBufferedBytes)
+    return Effect.flatMapEager(Shared.lanes(broker), (lanes) => lanes.send(messages, timeout, most))
+  })
 
 const allOf = (outcomes: ReadonlyArray<Exit.Exit<Position, BrokerError>>): Exit.Exit<Array<Position>, BrokerError> => {
   const positions: Array<Position> = []

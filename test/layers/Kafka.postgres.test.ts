@@ -8,6 +8,7 @@ import { freshKafka, sessionMillis } from "../suites/consumer/kafka.ts"
 import { sqlLedger } from "../suites/consumer/sqlLedger.ts"
 import type { FrontFeatures } from "../suites/consumer/support.ts"
 import { outboxSuite } from "../suites/outbox/index.ts"
+import { isPlatformatic } from "../support/kafkaClient.ts"
 import { requireOrSkip } from "../support/services.ts"
 import { freshSchema, postgres } from "./sql/databases.ts"
 
@@ -25,7 +26,8 @@ const features: FrontFeatures = {
   members: 10,
   concurrentTransactions: true,
   concurrent: true,
-  sessionMillis
+  sessionMillis,
+  topicsApart: isPlatformatic
 }
 
 describe.skipIf(requireOrSkip("kafka", "postgres"))("Kafka and Postgres", () => {

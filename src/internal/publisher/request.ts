@@ -4,7 +4,8 @@
  *
  * An entry is what one call gave to one lane, in its order. Its messages are
  * settled one by one; `next` says which of them have left, `blocked` which
- * keys may not go on, because an earlier message of that key was refused.
+ * keys may not go on, because an earlier message of that key was refused
+ * (`undefined`: none).
  *
  * @internal
  */
@@ -36,14 +37,15 @@ export interface Entry {
   next: number
   /** Nobody waits for the outcome any more: what has not left does not leave. */
   cancelled: boolean
-  readonly blocked: Map<string, Outcome>
+  /** By key, why what follows of it may not go. */
+  blocked: Map<string, Outcome> | undefined
   readonly settle: (index: number, outcome: Outcome) => void
 }
 
 export interface Lane {
   readonly topic: string
   readonly partition: number
-  readonly entries: Array<Entry>
+  entries: Array<Entry>
   running: boolean
 }
 
@@ -75,15 +77,16 @@ const keyOf = ({ key }: Message): string | undefined =>
 
 /** What keeps a message from going: an earlier one of its key and call that was refused. */
 export const blockOf = (piece: Piece): Outcome | undefined => {
-  if (piece.entry.blocked.size === 0) return undefined
+  const { blocked } = piece.entry
+  if (blocked === undefined) return undefined
   const key = keyOf(messageOf(piece))
-  return key === undefined ? undefined : piece.entry.blocked.get(key)
+  return key === undefined ? undefined : blocked.get(key)
 }
 
 /** Settles a refused message; what follows of its key in its call does not overtake it. */
 export const refuse = (piece: Piece, outcome: Outcome): void => {
   const key = keyOf(messageOf(piece))
-  if (key !== undefined) piece.entry.blocked.set(key, outcome)
+  if (key !== undefined) (piece.entry.blocked ??= new Map()).set(key, outcome)
   piece.entry.settle(piece.index, outcome)
 }
 
@@ -98,8 +101,7 @@ export const abandon = (entry: Entry, outcome: Outcome): void => {
  */
 const sweep = (lane: Lane, now: number, late: () => Outcome): void => {
   for (const entry of lane.entries) if (entry.deadline <= now) abandon(entry, late())
-  const alive = lane.entries.filter((entry) => entry.next < entry.messages.length && !entry.cancelled)
-  lane.entries.splice(0, lane.entries.length, ...alive)
+  lane.entries = lane.entries.filter((entry) => entry.next < entry.messages.length && !entry.cancelled)
 }
 
 /** Takes what the next request of a lane carries, in order. Empty when nothing waits; `late` is told to what has waited too long. */

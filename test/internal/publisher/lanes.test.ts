@@ -5,6 +5,7 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
+import * as Scope from "effect/Scope"
 import * as TestClock from "effect/testing/TestClock"
 import * as fc from "fast-check"
 import {
@@ -81,8 +82,8 @@ const message = (text: string, key: string | null = "key", topic = "topic", byte
 const minute = Duration.minutes(1)
 
 /** Sends in the background, as a call of its own. */
-const call = (lanes: Lanes.Lanes, messages: ReadonlyArray<Lanes.Message>, timeout = minute) =>
-  Effect.tap(Effect.forkChild(lanes.send(messages, timeout)), settle)
+const call = (lanes: Lanes.Lanes, messages: ReadonlyArray<Lanes.Message>, timeout = minute, most?: number) =>
+  Effect.tap(Effect.forkChild(lanes.send(messages, timeout, most)), settle)
 
 const summary = (outcomes: ReadonlyArray<Lanes.Outcome>) =>
   outcomes.map((outcome) =>
@@ -186,6 +187,22 @@ describe("requests", () => {
         { partition: 2, texts: ["c1", "c2"] },
         { partition: 0, texts: ["d1", "d2"] }
       ])
+    }))
+
+  it.effect("of a call that waits to hear how many partitions there are are not overtaken by those of a later one", () =>
+    Effect.gen(function*() {
+      const heard = Deferred.makeUnsafe<number>()
+      let asked = 0
+      const { lanes, log } = yield* scripted({
+        partitionsOf: () => ++asked === 1 ? Deferred.await(heard) : Effect.succeed(1)
+      })
+      yield* call(lanes, [message("a")])
+      yield* call(lanes, [message("b")])
+      assert.deepStrictEqual(log(), [])
+      yield* Deferred.succeed(heard, 1)
+      yield* settle
+      yield* call(lanes, [message("c")])
+      assert.deepStrictEqual(log(), ["a", "b", "c"])
     }))
 
   it("keep the order of the calls for every key, however answers and sizes vary", () => {
@@ -438,6 +455,100 @@ describe("time", () => {
       yield* call(lanes, [message("c")], Duration.seconds(5))
       yield* held.release()
       assert.deepStrictEqual(summary(yield* Fiber.join(patient)), [1])
+    }))
+})
+
+describe("memory", () => {
+  const sized = (text: string, bytes: number) => message(text, "key", "topic", bytes)
+
+  it.effect("is bounded: who finds the buffer full waits, and gets in in the order of the calls", () =>
+    Effect.gen(function*() {
+      const { answer, release } = makeHeld()
+      const { lanes, requests } = yield* scripted({ answer })
+      yield* call(lanes, [sized("a", 60)], minute, 100)
+      yield* call(lanes, [sized("b", 60)], minute, 100)
+      // It would fit, and must not overtake.
+      const last = yield* call(lanes, [sized("c", 10)], minute, 100)
+      assert.deepStrictEqual(requests.map(({ texts }) => texts), [["a"]])
+      yield* release()
+      assert.deepStrictEqual(requests.map(({ texts }) => texts), [["a"], ["b", "c"]])
+      yield* release()
+      assert.deepStrictEqual(summary(yield* Fiber.join(last)), [2])
+    }))
+
+  it.effect("lets a call that is larger than the buffer in when nothing else is there", () =>
+    Effect.gen(function*() {
+      const { answer, release } = makeHeld()
+      const { lanes, requests } = yield* scripted({ answer })
+      yield* call(lanes, [sized("a", 60)], minute, 100)
+      yield* call(lanes, [sized("b", 200), sized("c", 200)], minute, 100)
+      yield* call(lanes, [sized("d", 1)], minute, 100)
+      yield* release()
+      yield* release()
+      yield* release()
+      assert.deepStrictEqual(requests.map(({ texts }) => texts), [["a"], ["b", "c"], ["d"]])
+    }))
+
+  it.effect("that does not come free in time fails the call as not sent, and says what it waited for", () =>
+    Effect.gen(function*() {
+      const { answer, release } = makeHeld()
+      const { lanes, log } = yield* scripted({ answer })
+      yield* call(lanes, [sized("a", 60)], minute, 100)
+      const late = yield* call(lanes, [sized("b", 60)], Duration.seconds(5), 100)
+      const next = yield* call(lanes, [sized("c", 40)], minute, 100)
+      yield* pass(5_000)
+      const [outcome] = yield* Fiber.join(late)
+      assert.include(Exit.isFailure(outcome!) ? String(outcome.cause) : "", "room in the publisher's buffer")
+      yield* release()
+      yield* release()
+      assert.deepStrictEqual(summary(yield* Fiber.join(next)), [1], "it fits now that the one in front is gone")
+      assert.deepStrictEqual(log(), ["a", "c"])
+    }))
+
+  it.effect("that an interrupted call held, or would have held, goes to the others", () =>
+    Effect.gen(function*() {
+      const { answer } = makeHeld()
+      const { lanes, requests } = yield* scripted({ partitions: 3, answer })
+      const texts = () => requests.flatMap(({ texts }) => texts)
+      const inPartition = (partition: number, text: string, bytes: number): Lanes.Message => ({
+        ...message(text, null, "topic", bytes),
+        partition
+      })
+      const holder = yield* call(lanes, [inPartition(0, "a", 60)], minute, 100)
+      const waiting = yield* call(lanes, [inPartition(0, "b", 60)], minute, 100)
+      yield* call(lanes, [inPartition(1, "c", 40)], minute, 100)
+      yield* call(lanes, [inPartition(2, "d", 40)], minute, 100)
+      assert.deepStrictEqual(texts(), ["a"])
+      yield* Effect.andThen(Fiber.interrupt(waiting), settle)
+      assert.deepStrictEqual(texts(), ["a", "c"])
+      yield* Effect.andThen(Fiber.interrupt(holder), settle)
+      assert.deepStrictEqual(texts(), ["a", "c", "d"])
+    }))
+})
+
+describe("the end of the Layer", () => {
+  it.effect("ends the calls that are open, and every later one at once", () =>
+    Effect.gen(function*() {
+      const { answer } = makeHeld()
+      const scope = yield* Scope.make()
+      const { lanes } = yield* Scope.provide(scripted({ answer }), scope)
+      const sent = yield* call(lanes, [message("a")], minute, 10)
+      const queued = yield* call(lanes, [message("b")])
+      const waiting = yield* call(lanes, [message("c")], minute, 10)
+      yield* Scope.close(scope, Exit.void)
+      assert.deepStrictEqual(summary(yield* Fiber.join(sent)), ["ResultUnknown"])
+      assert.deepStrictEqual(summary(yield* Fiber.join(queued)), ["Unreachable"])
+      assert.deepStrictEqual(summary(yield* Fiber.join(waiting)), ["Unreachable"])
+      assert.deepStrictEqual(summary(yield* lanes.send([message("d")], minute)), ["Unreachable"])
+    }))
+
+  it.effect("ends a call that waits to hear of its topic as not sent", () =>
+    Effect.gen(function*() {
+      const scope = yield* Scope.make()
+      const { lanes } = yield* Scope.provide(scripted({ partitionsOf: () => Effect.never }), scope)
+      const waiting = yield* call(lanes, [message("a")])
+      yield* Scope.close(scope, Exit.void)
+      assert.deepStrictEqual(summary(yield* Fiber.join(waiting)), ["Unreachable"])
     }))
 })
 

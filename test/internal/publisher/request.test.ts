@@ -15,7 +15,7 @@ const entry = (deadline: number, count: number) => {
     deadline,
     next: 0,
     cancelled: false,
-    blocked: new Map(),
+    blocked: undefined,
     settle: (_, outcome) => void settled.push(outcome)
   }
   return { entry, settled }

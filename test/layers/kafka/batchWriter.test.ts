@@ -59,6 +59,21 @@ describe("a batch", () => {
     }))
   })
 
+  it("is read as it was written, whatever its records' lengths take", () => {
+    for (const around of [0, 40, 8_150]) {
+      const records = Array.from({ length: 90 }, (_, i) => ({
+        key: "ä".repeat(i % 70),
+        value: new Uint8Array(around + i),
+        headers: {}
+      }))
+      const read = readRecords([[readBatches(encode(records))![0]!, readBatches(encode(records))![0]!.records]], [])
+      assert.deepStrictEqual(
+        read.map(({ key, value }) => [key?.toString(), value?.length]),
+        records.map(({ key, value }) => [key, value.length])
+      )
+    }
+  })
+
   it("is as long as it says, also with records of more than 16 KiB", () => {
     const large = { key: "key", value: new Uint8Array(70_000), headers: {} }
     const batch = encode([large, { key: null, value: null, headers: {} }])

@@ -5,11 +5,12 @@ import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as SqlClient from "effect/sql/SqlClient"
 import * as TestClock from "effect/testing/TestClock"
-import { Broker, BrokerError, Unreachable } from "../../../src/Broker.ts"
+import { BrokerError, Unreachable } from "../../../src/Broker.ts"
 import * as Memory from "../../../src/Layers/Memory.ts"
 import * as SqlStore from "../../../src/Layers/SqlStore.ts"
 import * as Outbox from "../../../src/Outbox.ts"
 import { freshTopic, items, silent, upTo } from "../../suites/consumer/support.ts"
+import { sendingBroker } from "../../support/sendingBroker.ts"
 
 let statements = 0
 
@@ -36,21 +37,10 @@ const counted = Layer.effect(
 
 const services = SqlStore.layer.pipe(Layer.provideMerge(counted), Layer.merge(Memory.layerBroker), Layer.merge(silent))
 
-const away = Layer.effect(
-  Broker,
-  Effect.map(Broker, (broker) =>
-    Broker.of({
-      ...broker,
-      producer: Effect.map(broker.producer, (producer) => ({
-        ...producer,
-        send: () =>
-          Effect.fail(
-            new BrokerError({
-              reason: new Unreachable({ address: broker.address, tried: "sending", cause: new Error("away") })
-            })
-          )
-      }))
-    }))
+const away = sendingBroker(() =>
+  Effect.fail(
+    new BrokerError({ reason: new Unreachable({ address: "memory", tried: "sending", cause: new Error("away") }) })
+  )
 )
 
 /** In a minute, per second. */

@@ -199,15 +199,20 @@ const send = (sender: Sender): Broker.Producer["send"] => (options) =>
   })
 
 /**
- * The number of partitions of a topic. While no broker answers, what was heard
- * before holds; if nothing was, it waits for one: the caller has the deadline.
+ * The number of partitions of a topic, without a step of a fiber while it was
+ * heard of lately. While no broker answers, what was heard before holds; if
+ * nothing was, it waits for one: the caller has the deadline.
  */
-const partitionsOf = ({ cluster, settings }: Sender, clock: Clock.Clock): Broker.Producer["partitions"] => (topic) =>
-  Effect.suspend(() =>
-    cluster.describe(physical(settings, topic), clock.currentTimeMillisUnsafe() - settings.metadataMaxAge)
-  ).pipe(
+const partitionsOf = ({ cluster, settings }: Sender, clock: Clock.Clock): Broker.Producer["partitions"] => (topic) => {
+  const name = physical(settings, topic)
+  const oldest = () => clock.currentTimeMillisUnsafe() - settings.metadataMaxAge
+  const lately = cluster.known(name)
+  if (lately !== undefined && lately.partitions.length > 0 && lately.at >= oldest()) {
+    return Effect.succeed(lately.partitions.length)
+  }
+  return Effect.suspend(() => cluster.describe(name, oldest())).pipe(
     Effect.catch((failure) => {
-      const known = failure.transient && !unknownTopic(failure) ? cluster.known(physical(settings, topic)) : undefined
+      const known = failure.transient && !unknownTopic(failure) ? cluster.known(name) : undefined
       return known === undefined ? Effect.fail(failure) : Effect.succeed(known)
     }),
     Effect.flatMap(({ partitions }) =>
@@ -218,6 +223,7 @@ const partitionsOf = ({ cluster, settings }: Sender, clock: Clock.Clock): Broker
       toBrokerError(failure, { operation: "describe a topic", address: settings.address, tried: "metadata", topic })
     )
   )
+}
 
 /** A producer with a connection of its own, closed with the scope. */
 export const make = Effect.fnUntraced(function*(

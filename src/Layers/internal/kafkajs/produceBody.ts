@@ -4,11 +4,9 @@
  * The insight: KafkaJS writes a record through an encoder for each header, and
  * copies the bytes each time. `batchWriter.ts` writes a batch once.
  */
-import { createRequire } from "node:module"
 import * as BatchWriter from "../kafka/batchWriter.ts"
 import type { Produce } from "../kafka/cluster.ts"
-
-const crc32c = createRequire(import.meta.url)("kafkajs/src/protocol/recordBatch/crc32C") as (bytes: Buffer) => number
+import { crc32c } from "../kafka/crc32c.ts"
 
 /** All replicas that are in sync. */
 const acks = -1

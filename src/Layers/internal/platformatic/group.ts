@@ -109,7 +109,7 @@ const outOfRange = (group: Group, member: Member.Member) =>
     const begin = yield* node.offsetOf({ topic, partition }, "begin")
     if (next >= begin) {
       group.anew.add(Grants.keyOf(topic, partition))
-      return yield* member.reset
+      return yield* member.reset([grant])
     }
     grant.next = begin
     // Who begins with the first record has missed none.
@@ -145,12 +145,14 @@ const refresh = (group: Group, changed: () => void): Fetching.Options<Grants.Gra
 
 const annotate = (group: Group, topic: string) => ({ group: group.name, topic: logical(group.settings, topic) })
 
-/** Whether a topic was deleted and created again since its positions were looked up. */
-const isReplaced = ({ grants }: Group, topic: string, { topicId }: Description): boolean =>
-  topicId !== undefined &&
-  Array.from(grants.held.values()).some((grant) =>
-    grant.topic === topic && TopicLabel.isOfAnother(grant.label, topicId)
-  )
+const ofTopic = ({ grants }: Group, topic: string): Array<Grants.Grant> =>
+  Array.from(grants.held.values()).filter((grant) => grant.topic === topic)
+
+/** What is held of a topic that was deleted and created again since its positions were looked up. */
+const replaced = (group: Group, topic: string, { topicId }: Description): Array<Grants.Grant> =>
+  topicId === undefined
+    ? []
+    : ofTopic(group, topic).filter(({ label }) => TopicLabel.isOfAnother(label, topicId))
 
 interface Watched {
   readonly group: Group
@@ -163,12 +165,13 @@ const there = Effect.fnUntraced(function*({ deniedSince, group, member }: Watche
   const { counts, topics } = group
   deniedSince.delete(topic)
   follow(group, topic, found)
-  if (isReplaced(group, topic, found)) {
+  const old = replaced(group, topic, found)
+  if (old.length > 0) {
     yield* Effect.annotateLogs(
       Effect.logWarning("A topic was created again, and is read from its beginning"),
       annotate(group, topic)
     )
-    yield* member.reset
+    yield* member.reset(old)
   }
   const count = found.partitions.length
   if (topics.has(topic) && counts.get(topic) === count) return
@@ -179,7 +182,7 @@ const there = Effect.fnUntraced(function*({ deniedSince, group, member }: Watche
 
 /** A topic that the brokers deny for a while is deleted; fails when none is left. */
 const denied = Effect.fnUntraced(function*({ deniedSince, group, member }: Watched, topic: string) {
-  const { clock, counts, grants, topics } = group
+  const { clock, counts, topics } = group
   const now = clock.currentTimeMillisUnsafe()
   const since = deniedSince.get(topic) ?? now
   deniedSince.set(topic, since)
@@ -190,8 +193,7 @@ const denied = Effect.fnUntraced(function*({ deniedSince, group, member }: Watch
     return yield* brokerError(new Broker.UnknownTopic({ topic: logical(group.settings, topic) }))
   }
   yield* Effect.annotateLogs(Effect.logError("A topic that is subscribed to no longer exists"), annotate(group, topic))
-  yield* Grants.lose(grants, Array.from(grants.held.values()).filter((grant) => grant.topic === topic))
-  yield* member.rejoin
+  yield* member.reset(ofTopic(group, topic))
 })
 
 /** Looks at the topics now and then. */

@@ -51,8 +51,8 @@ export interface Member {
   readonly trusted: () => boolean
   /** Makes the group share anew. */
   readonly rejoin: Effect.Effect<void>
-  /** Loses everything, and joins again. */
-  readonly reset: Effect.Effect<void>
+  /** Loses these, and joins again: they are granted anew. */
+  readonly reset: (grants: ReadonlyArray<Grants.Grant>) => Effect.Effect<void>
   /** The generation of now, once our part in it is known; `undefined` when the group has removed this member. */
   readonly standing: Effect.Effect<Standing | undefined>
   /** The coordinator refuses a generation: `true` if another one has come, `false` if this member was removed. */
@@ -266,7 +266,7 @@ export const make = Effect.fnUntraced(function*(options: Options): Effect.fn.Ret
     failed: Deferred.await(failed),
     trusted: () => now() - life.contact < settings.sessionTimeout,
     rejoin: Effect.asVoid(life.changed.open),
-    reset: Effect.suspend(() => Effect.andThen(Grants.lose(grants), life.changed.open)),
+    reset: (some) => Effect.andThen(Grants.lose(grants, some), life.changed.open),
     standing: Effect.andThen(life.settled.await, Effect.sync(() => life.standing)),
     // While others still join, the coordinator takes commits of the generation before; when it has gone on, its answer
     // to our join is on the way.

@@ -15,6 +15,7 @@
  *
  * @internal
  */
+import * as Arr from "effect/Array"
 import * as Effect from "effect/Effect"
 import type { RowSelection } from "../../../MessageStore.ts"
 import {
@@ -54,6 +55,9 @@ import {
 import { reading } from "./mysqlRead.ts"
 import { removal } from "./mysqlRemoval.ts"
 import { keyLocks, later, migrations, never, now } from "./mysqlTables.ts"
+
+/** Keys that one statement claims. */
+const mostClaimed = 1_000
 
 /** @internal */
 export const mysql = ({ tablePrefix }: Location): Dialect => {
@@ -131,15 +135,13 @@ where part in (${placeholders(count)}) and (owner = ? or expires_at < ${now}) or
 where owner = ? and part in (${placeholders(count)}) order by part`
   )
 
-  const claimText = byCount((count) =>
-    `insert ignore into ${inbox} (consumer, message_key, claim) values ` +
-    placeholders(count, "(?, unhex(replace(?, '-', '')), ?)")
-  )
-
-  const claimedText = byCount((count) =>
-    `select hex(message_key) as message_key from ${inbox}
-where consumer = ? and message_key in (${placeholders(count, "unhex(replace(?, '-', ''))")}) and claim = ?`
-  )
+  // A list instead of placeholders: one statement for any number of keys, and the driver packs one value.
+  const keysListed = "json_table(?, '$[*]' columns (message_key char(36) path '$')) as d"
+  const keyListed = "unhex(replace(d.message_key, '-', ''))"
+  const claimText = `insert ignore into ${inbox} (consumer, message_key, claim)
+select ?, ${keyListed}, ? from ${keysListed}`
+  const claimedText = `select hex(i.message_key) as message_key from ${keysListed}
+straight_join ${inbox} as i on i.consumer = ? and i.message_key = ${keyListed} and i.claim = ?`
 
   const prune = (from: string, time: string) => (retentionMillis: number): Program<number> => (run) =>
     run.together(Effect.andThen(
@@ -374,13 +376,14 @@ on duplicate key update id = last_insert_id(id)`,
       run.together(Effect.gen(function*() {
         if (idleMillis !== undefined) yield* run.rows(loseAfter(idleMillis))
         const fresh: Array<string> = []
-        for (const keys of piecesOf(sortedKeys)) {
+        for (const keys of Arr.chunksOf(sortedKeys, mostClaimed)) {
           const claim = claimNumber()
-          yield* run.rows({ sql: claimText(keys.length), params: keys.flatMap((key) => [of, key, claim]) })
+          const list = JSON.stringify(keys)
+          yield* run.rows({ sql: claimText, params: [of, claim, list] })
           const count = countOf(yield* run.rows(changed))
           if (count === keys.length) fresh.push(...keys)
           else if (count > 0) {
-            const rows = yield* run.rows({ sql: claimedText(keys.length), params: [of, ...keys, claim] })
+            const rows = yield* run.rows({ sql: claimedText, params: [list, of, claim] })
             for (const row of rows) fresh.push(uuidOf(row.message_key))
           }
         }

@@ -192,43 +192,51 @@ const makeSent = (dialect: Dialect, { quiet, within }: Runners): MessageStore.Se
   prune: (retention) => pruneAll(quiet("prune sent rows", dialect.pruneSent(millis(retention))))
 })
 
-const makeLeases = (dialect: Dialect, { quiet, within }: Runners, wakeups: Bell): MessageStore.Leases => ({
-  beat: Effect.fnUntraced(function*(owner, ttl) {
-    yield* quiet("announce an outbox owner", rowsOf(dialect.announceOwner(owner, millis(ttl))))
-    yield* quiet("forget dead outbox owners", rowsOf(dialect.forgetDeadOwners))
-    return countOf(yield* quiet("count outbox owners", rowsOf(dialect.countOwners)))
-  }),
-  free: Effect.map(
-    Effect.suspend(() => quiet("look for free outbox parts", rowsOf(dialect.freeParts))),
-    (rows) => rows.map((row) => Number(row.part))
-  ),
-  hold: Effect.fnUntraced(function*({ owner, ttl, parts }) {
-    if (parts.length > 0) {
-      yield* quiet("take outbox parts", rowsOf(dialect.takeParts(owner, millis(ttl), parts)))
-    }
-    const rows = yield* quiet("read outbox leases", rowsOf(dialect.ownedParts(owner)))
-    return rows.map((row): MessageStore.Lease => ({
-      part: Number(row.part),
-      epoch: BigInt(row.epoch as number | bigint)
-    }))
-  }),
-  release: (owner, parts) =>
-    parts.length === 0
-      ? Effect.void
-      : Effect.asVoid(quiet("release outbox parts", rowsOf(dialect.releaseParts(owner, parts)))),
-  leave: (owner) => Effect.asVoid(quiet("forget an outbox owner", rowsOf(dialect.forgetOwner(owner)))),
-  owners: Effect.map(
-    Effect.suspend(() => within("list outbox owners", rowsOf(dialect.partOwners))),
-    (rows) =>
-      rows.map((row): MessageStore.PartOwner => ({
+/** Dead owners are forgotten an hour later, so there is no need to look for them with every beat. */
+const beatsBetweenCleanups = 12
+
+const makeLeases = (dialect: Dialect, { quiet, within }: Runners, wakeups: Bell): MessageStore.Leases => {
+  let beats = 0
+  return {
+    beat: Effect.fnUntraced(function*(owner, ttl) {
+      yield* quiet("announce an outbox owner", rowsOf(dialect.announceOwner(owner, millis(ttl))))
+      if (beats++ % beatsBetweenCleanups === 0) {
+        yield* quiet("forget dead outbox owners", rowsOf(dialect.forgetDeadOwners))
+      }
+      return countOf(yield* quiet("count outbox owners", rowsOf(dialect.countOwners)))
+    }),
+    free: Effect.map(
+      Effect.suspend(() => quiet("look for free outbox parts", rowsOf(dialect.freeParts))),
+      (rows) => rows.map((row) => Number(row.part))
+    ),
+    hold: Effect.fnUntraced(function*({ owner, ttl, parts }) {
+      if (parts.length > 0) {
+        yield* quiet("take outbox parts", rowsOf(dialect.takeParts(owner, millis(ttl), parts)))
+      }
+      const rows = yield* quiet("read outbox leases", rowsOf(dialect.ownedParts(owner)))
+      return rows.map((row): MessageStore.Lease => ({
         part: Number(row.part),
-        owner: row.owner === null ? undefined : row.owner as string,
         epoch: BigInt(row.epoch as number | bigint)
       }))
-  ),
-  announce: wakeups.announce,
-  changes: wakeups.subscribe
-})
+    }),
+    release: (owner, parts) =>
+      parts.length === 0
+        ? Effect.void
+        : Effect.asVoid(quiet("release outbox parts", rowsOf(dialect.releaseParts(owner, parts)))),
+    leave: (owner) => Effect.asVoid(quiet("forget an outbox owner", rowsOf(dialect.forgetOwner(owner)))),
+    owners: Effect.map(
+      Effect.suspend(() => within("list outbox owners", rowsOf(dialect.partOwners))),
+      (rows) =>
+        rows.map((row): MessageStore.PartOwner => ({
+          part: Number(row.part),
+          owner: row.owner === null ? undefined : row.owner as string,
+          epoch: BigInt(row.epoch as number | bigint)
+        }))
+    ),
+    announce: wakeups.announce,
+    changes: wakeups.subscribe
+  }
+}
 
 const makeInbox = (sql: SqlClient.SqlClient, dialect: Dialect, { within, quiet }: Runners): MessageStore.Inbox => {
   const consumers = new Map<string, number>()
