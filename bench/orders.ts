@@ -1,10 +1,10 @@
 /** The events of the benchmarks: a flat class of five fields, about 200 bytes as JSON. */
-import { Effect, Schema } from "effect"
+import { Effect, Schedule, Schema } from "effect"
 import { Broker, Publisher, Topic } from "effect-events"
 import * as KafkaJs from "effect-events/Layers/KafkaJs"
 import * as Platformatic from "effect-events/Layers/Platformatic"
 import { Kafka, logLevel } from "kafkajs"
-import type { Admin } from "kafkajs"
+import type { Admin, KafkaJSError } from "kafkajs"
 import { randomBytes, randomUUID } from "node:crypto"
 import type { Round } from "./harness.ts"
 
@@ -72,9 +72,22 @@ const createAll = (names: ReadonlyArray<string>, count: number): Promise<void> =
 
 export const create = (name: string, count = partitions) => createAll([name], count)
 
-/** How many records are in a topic that holds no transactions. */
+/**
+ * How many records are in a topic that holds no transactions. A topic is known
+ * a moment before its broker leads it, and KafkaJS leaves that moment to its
+ * caller.
+ */
 export const lengthOf = (name: string): Promise<number> =>
-  withAdmin(async (admin) => (await admin.fetchTopicOffsets(name)).reduce((sum, { offset }) => sum + Number(offset), 0))
+  withAdmin((admin) =>
+    Effect.tryPromise({
+      try: () => admin.fetchTopicOffsets(name),
+      catch: (error) => error as KafkaJSError
+    }).pipe(
+      Effect.retry({ while: (error) => error.retriable, schedule: Schedule.spaced("100 millis"), times: 50 }),
+      Effect.map((offsets) => offsets.reduce((sum, { offset }) => sum + Number(offset), 0)),
+      Effect.runPromise
+    )
+  )
 
 /** Runs one side, and checks that the topic has grown by as many records. */
 export const counted = async (topic: string, events: number, side: () => Promise<Round>): Promise<Round> => {
