@@ -7,24 +7,23 @@
  * out (17 of 21 runs lost messages). Requests of different partitions go side
  * by side.
  *
- * Order: a lane sends what it was given in the order of the calls. When a
- * request fails, the rest of the calls in it is not sent; when one message is
- * too large, or refused, only what follows of its key in its call.
+ * Order: a lane sends what it was given in the order of the calls; what becomes
+ * of them when a request fails is said in `sending.ts`.
  *
  * @internal
  */
-import * as Arr from "effect/Array"
 import * as Cause from "effect/Cause"
 import * as Clock from "effect/Clock"
 import * as Context from "effect/Context"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
-import { BrokerError, type Producer, ResultUnknown, Unreachable } from "../../Broker.ts"
+import { BrokerError, type Producer, Unreachable } from "../../Broker.ts"
 import { partitionOf } from "../wire/partitioner.ts"
 import * as Buffer from "./buffer.ts"
 import * as Deadlines from "./deadlines.ts"
 import * as Request from "./request.ts"
+import * as Sending from "./sending.ts"
 
 export type { Message, Outcome, Position } from "./request.ts"
 
@@ -41,8 +40,6 @@ export interface Lanes {
     most?: number
   ) => Effect.Effect<Array<Request.Outcome>>
 }
-
-const closedMeanwhile = "the publisher closed meanwhile"
 
 /** One call: what it gave to which lane, and its outcomes so far. */
 interface Call extends Buffer.Guest, Deadlines.Bounded {
@@ -88,97 +85,13 @@ export const make = Effect.fnUntraced(function*(options: { readonly producer: Pr
   const laneOf = ({ lanes, topic }: Lines, partition: number): Request.Lane =>
     lanes[partition] ??= { topic, partition, entries: [], running: false }
 
-  // --- requests ---
-
-  const start = (lane: Request.Lane) => {
-    if (lane.running) return
-    lane.running = true
-    run(Effect.forkIn(drain(lane), scope))
-  }
-
-  const drain = (lane: Request.Lane): Effect.Effect<void> =>
-    Effect.suspend(() => {
-      const { deadline, pieces } = Request.take(lane, now(), late)
-      if (!Arr.isReadonlyArrayNonEmpty(pieces)) {
-        lane.running = false
-        return Effect.void
-      }
-      const timeout = Duration.millis(Math.max(1, deadline - now()))
-      return sendPieces(lane, pieces, timeout).pipe(
-        Effect.onInterrupt(() => Effect.sync(() => close(lane, pieces))),
-        Effect.andThen(drain(lane))
-      )
-    })
-
-  // The Layer ends while calls wait: they end with it, and not by their time.
-  const close = (lane: Request.Lane, pieces: ReadonlyArray<Request.Piece>) => {
-    for (const { entry, index } of pieces) entry.settle(index, unknown(lane, closedMeanwhile))
-    for (const entry of lane.entries) Request.abandon(entry, ended)
-  }
-
-  /** Sends and settles pieces; `true` if the lane may go on with what follows them. */
-  const sendPieces = Effect.fnUntraced(function*(
-    lane: Request.Lane,
-    pieces: Arr.NonEmptyReadonlyArray<Request.Piece>,
-    timeout: Duration.Duration
-  ): Effect.fn.Return<boolean> {
-    const { partition, topic } = lane
-    const exit = yield* Effect.exit(
-      producer.send({ topic, partition, records: Arr.map(pieces, Request.messageOf), timeout })
-    )
-    if (Exit.isSuccess(exit)) {
-      pieces.forEach(({ entry, index }, i) =>
-        entry.settle(index, Exit.succeed({ partition, offset: exit.value < 0n ? -1n : exit.value + BigInt(i) }))
-      )
-      return true
-    }
-    const outcome: Request.Outcome = Exit.failCause(exit.cause)
-    if (!concernsContent(exit)) {
-      for (const { entry, index } of pieces) {
-        entry.settle(index, outcome)
-        Request.abandon(entry, outcome)
-      }
-      return false
-    }
-    if (pieces.length === 1) {
-      Request.refuse(pieces[0], outcome)
-      return true
-    }
-    return yield* sendHalves(lane, pieces, timeout)
-  })
-
-  // A request that is too large, or refused, as a whole is halved, so that one
-  // message at fault fails alone.
-  const sendHalves = Effect.fnUntraced(function*(
-    lane: Request.Lane,
-    pieces: Arr.NonEmptyReadonlyArray<Request.Piece>,
-    timeout: Duration.Duration
-  ): Effect.fn.Return<boolean> {
-    const middle = pieces.length >> 1
-    let failed: Request.Outcome | undefined
-    for (const half of [pieces.slice(0, middle), pieces.slice(middle)]) {
-      const open: Array<Request.Piece> = []
-      for (const piece of half) {
-        const outcome = failed ?? Request.blockOf(piece)
-        if (outcome === undefined) open.push(piece)
-        else piece.entry.settle(piece.index, outcome)
-      }
-      if (!Arr.isArrayNonEmpty(open)) continue
-      if (!(yield* sendPieces(lane, open, timeout))) failed = unknown(lane, "an earlier part of it has no result")
-    }
-    return failed === undefined
-  })
-
-  const unknown = ({ partition, topic }: Request.Lane, detail: string): Request.Outcome =>
-    Exit.fail(new BrokerError({ reason: new ResultUnknown({ topic, partition, detail }) }))
-
   const notSent = (tried: string): Exit.Exit<never, BrokerError> =>
     Exit.fail(new BrokerError({ reason: new Unreachable({ address, tried, cause: undefined }) }))
 
   const late = () => notSent("the message waited for its turn until its time was up")
   const ended = notSent("the Layer of the broker has ended")
-
-  // --- calls ---
+  const fork = (effect: Effect.Effect<unknown, unknown>) => void run(Effect.forkIn(effect, scope))
+  const sending = Sending.make({ producer, now, fork, late, ended })
 
   /**
    * Tells how many partitions a topic has: at once if that is known, and
@@ -197,7 +110,7 @@ export const make = Effect.fnUntraced(function*(options: { readonly producer: Pr
         for (const then of asking) then(told)
         lines.asking = undefined
       })
-    run(Effect.forkIn(Effect.onExit(partitions, tell), scope))
+    fork(Effect.onExit(partitions, tell))
   }
 
   /** Gives messages of one topic to their lanes. Keyless ones of one call go together, to the partitions in turn. */
@@ -232,8 +145,7 @@ export const make = Effect.fnUntraced(function*(options: { readonly producer: Pr
         settle: (index, outcome) => settle(call, part[index]!, outcome)
       }
       call.entries.push({ lane, entry })
-      lane.entries.push(entry)
-      start(lane)
+      sending.offer(lane, entry)
     }
   }
 
@@ -264,7 +176,7 @@ export const make = Effect.fnUntraced(function*(options: { readonly producer: Pr
     for (const { entry, lane } of call.entries) {
       const left = entry.next
       Request.abandon(entry, rest)
-      for (let i = 0; i < left; i++) entry.settle(i, unknown(lane, why))
+      for (let i = 0; i < left; i++) entry.settle(i, Sending.unknown(lane, why))
     }
     for (let i = 0; i < call.outcomes.length; i++) settle(call, i, rest)
   }
@@ -278,14 +190,14 @@ export const make = Effect.fnUntraced(function*(options: { readonly producer: Pr
 
   const deadlines = new Deadlines.Deadlines<Call>({
     now,
-    after: (millis, then) => void run(Effect.forkIn(Effect.andThen(Effect.sleep(millis), Effect.sync(then)), scope)),
+    after: (millis, then) => fork(Effect.andThen(Effect.sleep(millis), Effect.sync(then))),
     onDue: expire
   })
 
   yield* Effect.addFinalizer(() =>
     Effect.sync(() => {
       closed = true
-      for (const call of deadlines.all) cutOff(call, ended, closedMeanwhile)
+      for (const call of deadlines.all) cutOff(call, ended, Sending.closedMeanwhile)
     })
   )
 
@@ -319,7 +231,7 @@ export const make = Effect.fnUntraced(function*(options: { readonly producer: Pr
         }
       }
       deadlines.add(call)
-      if (closed) return cutOff(call, ended, closedMeanwhile)
+      if (closed) return cutOff(call, ended, Sending.closedMeanwhile)
       buffer.come(call)
       // What has not left when the caller is gone does not leave any more.
       return Effect.sync(() => {
@@ -342,9 +254,3 @@ const byTopic = (messages: ReadonlyArray<Request.Message>): ReadonlyMap<string, 
   }
   return topics
 }
-
-/** Whether a smaller request could be taken. */
-const concernsContent = (exit: Exit.Failure<unknown, BrokerError>): boolean =>
-  exit.cause.reasons.some((reason) =>
-    reason._tag === "Fail" && (reason.error.reason._tag === "TooLarge" || reason.error.reason._tag === "Refused")
-  )
