@@ -80,4 +80,11 @@ describe("a batch", () => {
     assert.strictEqual(batch.readInt32BE(8), batch.length - 12)
     assert.strictEqual(readRecords([[readBatches(batch)![0]!, readBatches(batch)![0]!.records]], []).length, 2)
   })
+
+  it("lets go of the answer that it came in: what waits of one partition does not hold the others", () => {
+    const batch = encode([{ key: "key", value: new Uint8Array(70_000), headers: {} }])
+    const answer = Buffer.concat([batch, Buffer.alloc(1_000_000)])
+    const [read] = readBatches(answer.subarray(0, batch.length))!
+    assert.isBelow(read!.records.buffer.byteLength, 80_000)
+  })
 })

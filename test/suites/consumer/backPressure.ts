@@ -1,9 +1,8 @@
 /** Back-pressure: a consumer that is slower than its topic takes in no more than it may hold. */
 import { assert } from "@effect/vitest"
 import * as Effect from "effect/Effect"
-import { setFlagsFromString } from "node:v8"
-import { runInNewContext } from "node:vm"
 import * as Consumer from "../../../src/Consumer.ts"
+import { collectGarbage } from "../../support/collectGarbage.ts"
 import { nonEmpty, record, sendRecords } from "../broker/support.ts"
 import { cases, type It } from "../features.ts"
 import {
@@ -16,12 +15,6 @@ import {
   type Services,
   upTo
 } from "./support.ts"
-
-/** Collects garbage, without a flag on the command line. */
-const collectGarbage = (): () => void => {
-  setFlagsFromString("--expose-gc")
-  return runInNewContext("gc") as () => void
-}
 
 export const backPressure = (it: It<Services>, features: FrontFeatures): void => {
   const { check } = cases(it, features)
@@ -37,7 +30,6 @@ export const backPressure = (it: It<Services>, features: FrontFeatures): void =>
         Effect.gen(function*() {
           const topic = yield* freshTopic(4)
           const group = yield* freshGroup
-          const gc = collectGarbage()
           const used: Array<number> = []
           const finished = makeLog<number>()
           let handled = 0
@@ -46,14 +38,14 @@ export const backPressure = (it: It<Services>, features: FrontFeatures): void =>
             const own = upTo(count / 4).map((n) => record(JSON.stringify({ key: "", n }), `key-${n % 1_000}`))
             yield* sendRecords(topic.name, partition, nonEmpty(own))
           }
-          gc()
+          collectGarbage()
           const before = process.memoryUsage().heapUsed
           const handle = (size: number) =>
             Effect.suspend(() => {
               const last = handled
               handled += size
               if (Math.floor(last / (count / 10)) < Math.floor(handled / (count / 10))) {
-                gc()
+                collectGarbage()
                 used.push(process.memoryUsage().heapUsed)
               }
               // Slow: others run before it goes on.

@@ -10,7 +10,9 @@
  * wanted again while a fetch without it waits goes with a second one, and a
  * broker that is dead holds up nobody but itself. A leader that has been
  * replaced may answer late what the new one has answered already; such an
- * answer is dropped.
+ * answer is dropped. A broker fills its answer in the order in which it was
+ * asked, so a partition that brought records goes behind the others: else those
+ * in front would be all that is read while they have more.
  */
 import * as Arr from "effect/Array"
 import * as Effect from "effect/Effect"
@@ -36,6 +38,8 @@ export interface Position {
   paused: boolean
   /** A fetch for it is under way, or its records are being taken. */
   busy: boolean
+  /** Which turn it had last, as its broker's fetches count them; 0: none yet. */
+  turn: number
 }
 
 export interface Options<P extends Position> {
@@ -65,6 +69,8 @@ const lanesPerBroker = 2
 interface Lane<P extends Position> {
   readonly options: Options<P>
   readonly leader: number
+  /** Counts what was brought, to tell whose turn is next. */
+  turns: number
   /** Opens whenever there may be something to fetch here. */
   readonly latch: Latch.Latch
   /** Opens the latches of all lanes: what is free may be led by another broker by now. */
@@ -74,7 +80,9 @@ interface Lane<P extends Position> {
 }
 
 const readable = <P extends Position>({ leader, options }: Lane<P>): Array<P> =>
-  Array.from(options.positions()).filter((position) => position.leader === leader && !position.paused && !position.busy)
+  Array.from(options.positions())
+    .filter((position) => position.leader === leader && !position.paused && !position.busy)
+    .sort((a, b) => a.turn - b.turn)
 
 const free = <P extends Position>({ wake }: Lane<P>, positions: ReadonlyArray<P>): void => {
   for (const position of positions) position.busy = false
@@ -86,7 +94,9 @@ const handOver = <P extends Position>(lane: Lane<P>, position: P, fetched: Fetch
   Effect.suspend(() => {
     if (position.leader !== lane.leader || position.paused) return Effect.void
     const { nextOffset, records } = visible(fetched.records, position.next)
-    return nextOffset === position.next ? Effect.void : lane.options.take(position, records, nextOffset)
+    if (nextOffset === position.next) return Effect.void
+    position.turn = ++lane.turns
+    return lane.options.take(position, records, nextOffset)
   }).pipe(Effect.ensuring(Effect.sync(() => free(lane, [position]))))
 
 /** What a fetch of some partitions brought of each: records, or why not. */
@@ -166,7 +176,7 @@ export const make = Effect.fnUntraced(function*<P extends Position>(
   const changed = () => {
     for (const { leader } of options.positions()) {
       if (leader < 0 || latches.has(leader)) continue
-      const lane: Lane<P> = { options, leader, latch: Latch.makeUnsafe(false), wake, run }
+      const lane: Lane<P> = { options, leader, turns: 0, latch: Latch.makeUnsafe(false), wake, run }
       latches.set(leader, lane.latch)
       for (let i = 0; i < lanesPerBroker; i++) start(fetchFor(lane))
     }

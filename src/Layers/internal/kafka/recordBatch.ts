@@ -4,7 +4,7 @@
  *
  * Invariant: a record that is shown is no control record and belongs to no
  * aborted transaction; the last entry of a record set, shown or not, carries
- * the last offset that the set covers. Bytes stay where they are.
+ * the last offset that the set covers. Bytes are copied once per record set.
  *
  * The insight: several aborted transactions may be open where an answer begins.
  * They count from the start, in the order of their first offsets: KafkaJS opens
@@ -69,8 +69,13 @@ const readBatch = (reader: Reader): RecordBatch => {
   return { firstOffset, lastOffset, attributes, firstTimestamp, maxTimestamp, producerId, count, records }
 }
 
-/** The whole batches of a record set: the broker may cut off the last one. */
-export const readBatches = (bytes: Buffer): ReadonlyArray<RecordBatch> | undefined => {
+/**
+ * The whole batches of a record set, which is copied out of its answer first:
+ * else a record that waits would hold what came with it of all other partitions.
+ * The broker may cut off the last one.
+ */
+export const readBatches = (ofAnswer: Buffer): ReadonlyArray<RecordBatch> | undefined => {
+  const bytes = Buffer.from(ofAnswer)
   const batches: Array<RecordBatch> = []
   const reader = new Reader(bytes)
   while (reader.left > magicAt) {

@@ -81,9 +81,18 @@ const takeUpAlone = Effect.fnUntraced(function*(
       epoch: ++reader.epochs
     }
     yield* reader.onSignal({ _tag: "Assigned", assignments: [assignment] })
-    const lastTime = reader.clock.currentTimeMillisUnsafe()
-    const position = { assignment, topic, partition, next, lastTime, leader, paused: false, busy: false, gone: false }
-    reader.positions.set(keyOf(topic, partition), position)
+    reader.positions.set(keyOf(topic, partition), {
+      assignment,
+      topic,
+      partition,
+      next,
+      lastTime: reader.clock.currentTimeMillisUnsafe(),
+      leader,
+      paused: false,
+      busy: false,
+      turn: 0,
+      gone: false
+    })
   }
   reader.fetching.changed()
 })

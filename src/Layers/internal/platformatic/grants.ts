@@ -95,6 +95,7 @@ export const grant = (self: Grants, starts: ReadonlyArray<Start>): Effect.Effect
       ...start,
       paused: false,
       busy: false,
+      turn: 0,
       mutex: Semaphore.makeUnsafe(1),
       lost: Latch.makeUnsafe(false),
       state: "Announced"

@@ -1,7 +1,9 @@
 /** The watermark against a naive model: an array of what was delivered, searched from the start. */
 import { assert, describe, it } from "@effect/vitest"
+import * as Effect from "effect/Effect"
 import * as fc from "fast-check"
 import { type Entry, Watermark } from "../../../../src/internal/consumer/order/watermark.ts"
+import { collectGarbage } from "../../../support/collectGarbage.ts"
 
 class Model {
   readonly delivered: Array<{ readonly offset: bigint; done: boolean }> = []
@@ -30,6 +32,9 @@ interface Both {
   readonly entries: Array<Entry>
 }
 
+/** A few that have finished above the watermark are let go, and not each of them. */
+const bytesEach = 300_000
+
 const agree = (model: Model, watermark: Watermark<Entry>): void => {
   assert.strictEqual(watermark.position, model.position())
   assert.strictEqual(watermark.span, model.span())
@@ -46,7 +51,7 @@ class Deliver implements fc.Command<Both, Watermark<Entry>> {
   run({ entries, model }: Both, watermark: Watermark<Entry>) {
     for (const gap of this.gaps) {
       const offset = (model.next ?? 0n) + BigInt(gap)
-      const entry: Entry = { offset, done: false }
+      const entry: Entry = { offset, bytes: bytesEach, done: false }
       entries.push(entry)
       model.deliver(offset)
       watermark.deliver(entry)
@@ -157,7 +162,7 @@ describe("watermark", () => {
 
   it("does not pass an unfinished record, however many behind it are finished", () => {
     const watermark = new Watermark<Entry>()
-    const entries = Array.from({ length: 5_000 }, (_, i): Entry => ({ offset: BigInt(i), done: false }))
+    const entries = Array.from({ length: 5_000 }, (_, i): Entry => ({ offset: BigInt(i), bytes: 1, done: false }))
     for (const entry of entries) watermark.deliver(entry)
     for (const entry of entries.slice(1)) watermark.finish(entry)
     assert.strictEqual(watermark.position, 0n)
@@ -169,7 +174,7 @@ describe("watermark", () => {
 
   it("moves over a gap once the record below it is finished, and not before", () => {
     const watermark = new Watermark<Entry>()
-    const [low, high]: [Entry, Entry] = [{ offset: 3n, done: false }, { offset: 900n, done: false }]
+    const [low, high]: [Entry, Entry] = [{ offset: 3n, bytes: 1, done: false }, { offset: 900n, bytes: 1, done: false }]
     watermark.deliver(low)
     watermark.deliver(high)
     assert.strictEqual(watermark.position, 3n)
@@ -182,7 +187,7 @@ describe("watermark", () => {
     const watermark = new Watermark<Entry>()
     watermark.pass(7n)
     assert.strictEqual(watermark.position, 7n)
-    const entry: Entry = { offset: 9n, done: false }
+    const entry: Entry = { offset: 9n, bytes: 1, done: false }
     watermark.deliver(entry)
     watermark.pass(20n)
     assert.strictEqual(watermark.position, 9n)
@@ -201,11 +206,39 @@ describe("watermark", () => {
   it("counts in whole offsets beyond 2^53", () => {
     const watermark = new Watermark<Entry>()
     const start = 2n ** 60n
-    const entry: Entry = { offset: start, done: false }
+    const entry: Entry = { offset: start, bytes: 1, done: false }
     watermark.deliver(entry)
-    watermark.deliver({ offset: start + 1n, done: false })
+    watermark.deliver({ offset: start + 1n, bytes: 1, done: false })
     watermark.finish(entry)
     assert.strictEqual(watermark.position, start + 1n)
     assert.strictEqual(watermark.span, 1)
   })
+
+  /** Delivers large records, finishes some, and says how many of those are still in memory. */
+  const held = (finished: (all: ReadonlyArray<Entry>) => ReadonlyArray<Entry>) =>
+    Effect.gen(function*() {
+      const watermark = new Watermark<Entry>()
+      const left = (() => {
+        const all = Array.from({ length: 500 }, (_, i): Entry => ({ offset: BigInt(i), bytes: 100_000, done: false }))
+        for (const entry of all) watermark.deliver(entry)
+        const some = finished(all)
+        for (const entry of some) watermark.finish(entry)
+        return some.map((entry) => new WeakRef(entry))
+      })()
+      // References are kept until the turn of the event loop ends.
+      yield* Effect.sleep(1)
+      collectGarbage()
+      assert.isDefined(watermark.first)
+      return left.filter((entry) => entry.deref() !== undefined).length
+    })
+
+  it.live("holds no record that it has passed", () =>
+    Effect.gen(function*() {
+      assert.strictEqual(yield* held((all) => all.slice(0, 499)), 0)
+    }))
+
+  it.live("holds of the records that finish above it a mebibyte at most", () =>
+    Effect.gen(function*() {
+      assert.isAtMost(yield* held((all) => all.slice(1)), 10)
+    }))
 })
