@@ -488,7 +488,11 @@ export interface RelayOptions {
    * a third of it. Default: 15 seconds; at least 1.
    */
   readonly lease?: Duration.Input | undefined
-  /** Rows per batch, of which up to four are under way. Default: 500; at least 1. */
+  /**
+   * Most rows per batch, of which up to four are under way. Where rows are
+   * large, fewer: as many as fit into 8 MiB, judged by those before. Default:
+   * 500; at least 1.
+   */
   readonly batchSize?: number | undefined
   /**
    * How long events wait whose topic is missing, or may not be written to,

@@ -26,6 +26,7 @@ import type * as Lanes from "../publisher/lanes.ts"
 import * as Envelope from "../wire/envelope.ts"
 import * as Lease from "./lease.ts"
 import * as Parking from "./parking.ts"
+import { ReadSize } from "./readSize.ts"
 
 /** Least time that must be left of a lease to begin a send. */
 export const leastMillis = 500
@@ -35,6 +36,8 @@ export interface Reading {
   readonly held: Lease.Held
   /** All rows that were read. */
   readonly all: ReadonlyArray<StoredRow>
+  /** The most rows that it could have brought. */
+  readonly limit: number
   /** Those of which it is known whether an earlier one of their key is parked. */
   readonly rows: ReadonlyArray<StoredRow>
   readonly blocked: Parking.Blocked
@@ -91,6 +94,7 @@ export const make = Effect.fnUntraced(function*(options: {
   readonly lanes: Lanes.Lanes
   /** The broker's name in events that have no source of their own. */
   readonly source: string
+  /** The most rows of a batch. */
   readonly size: number
   /** How long a refusal is waited out that may pass. */
   readonly patience: Duration.Duration
@@ -101,6 +105,7 @@ export const make = Effect.fnUntraced(function*(options: {
   const takeOut = isKept ? outbox.sent.keep : outbox.remove
   const patienceMillis = Duration.toMillis(options.patience)
   const clock = yield* Clock.Clock
+  const readSize = new ReadSize(options.size)
   /** Whether rows of parts of ours may be parked: only owners park. */
   let someParked = true
   /** How often we have parked rows. */
@@ -108,19 +113,26 @@ export const make = Effect.fnUntraced(function*(options: {
   /** Since when topics are refused, by what may pass. */
   const refusedSince = new Map<string, number>()
 
+  const learn = (rows: ReadonlyArray<StoredRow>) => {
+    let bytes = 0
+    for (const row of rows) bytes += sizeOf(row)
+    readSize.learn(rows.length, bytes)
+  }
+
   /**
    * The parked keys among what was read are looked up before the rows that
    * count are read: what is released in between is among the rows then, and
    * nothing overtakes it.
    */
   const read = Effect.fnUntraced(function*(held: Lease.Held, parts: Arr.NonEmptyReadonlyArray<number>) {
-    const reading = outbox.read({ parts, limit: options.size })
+    const { limit } = readSize
+    const reading = Effect.tap(outbox.read({ parts, limit }), (rows) => Effect.sync(() => learn(rows)))
     const rows = yield* reading
     const keys = someParked ? Parking.keysOf(rows) : []
-    if (!Arr.isArrayNonEmpty(keys)) return { held, rows, all: rows, blocked: Parking.blockedBy([]) }
+    if (!Arr.isArrayNonEmpty(keys)) return { held, limit, rows, all: rows, blocked: Parking.blockedBy([]) }
     const blocked = Parking.blockedBy(yield* outbox.parked.keys(keys))
     const all = yield* reading
-    return { held, rows: Parking.ofKeys(all, keys), all, blocked }
+    return { held, limit, rows: Parking.ofKeys(all, keys), all, blocked }
   })
 
   /** For as long as the leases hold: what is not taken out would be sent once more. */

@@ -152,7 +152,7 @@ export const start = Effect.fnUntraced(function*(options: {
     ownership.take(parts)
     const reading = yield* Effect.onError(batches.read(held, parts), () => Effect.sync(() => ownership.leave(parts)))
     const wrapped = readAfter !== undefined
-    readAfter = Parts.after(reading.all, settings.batchSize)
+    readAfter = Parts.after(reading.all, reading.limit)
     const busy = new Set(reading.rows.map(({ part }) => part))
     ownership.leave(parts.filter((part) => !busy.has(part)))
     if (busy.size > 0) {

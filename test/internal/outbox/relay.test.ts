@@ -2,12 +2,14 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import * as Schema from "effect/Schema"
 import * as TestClock from "effect/testing/TestClock"
 import { Broker } from "../../../src/Broker.ts"
 import * as Relay from "../../../src/internal/outbox/relay.ts"
 import * as Memory from "../../../src/Layers/Memory.ts"
 import { Conflict, MessageStore, MessageStoreError, StoreUnreachable } from "../../../src/MessageStore.ts"
 import * as Outbox from "../../../src/Outbox.ts"
+import * as Topic from "../../../src/Topic.ts"
 import { freshTopic, Item } from "../../suites/consumer/support.ts"
 import { askUntil } from "../../suites/features.ts"
 
@@ -79,5 +81,36 @@ describe("a relay", () => {
       yield* askUntil({ clock: "test" }, "it is sent", Outbox.state, ({ waiting }) => waiting === 0)
       assert.strictEqual(tries, 4)
       assert.strictEqual(sent, 1)
+    }).pipe(Effect.scoped, Effect.provide(Memory.layer)))
+
+  it.effect("that meets large rows reads few of them at once, and sends all", () =>
+    Effect.gen(function*() {
+      const store = yield* MessageStore
+      const Notes = Topic.make("notes", {
+        schema: Schema.Struct({ note: Schema.String }),
+        key: ({ note }) => note.slice(0, 8),
+        create: { partitions: 1 }
+      })
+      yield* Broker.use((broker) => broker.ensureTopics([Notes]))
+      const read: Array<number> = []
+      const large = 500_000
+      const noteOf = (n: number) => ({ note: String(n).padEnd(large, "x") })
+      yield* Outbox.transaction(Outbox.publishAll(Notes, Array.from({ length: 200 }, (_, n) => noteOf(n))))
+      yield* Relay.start({
+        broker: yield* Broker,
+        store: {
+          ...store,
+          outbox: {
+            ...store.outbox,
+            read: (options) =>
+              Effect.tap(store.outbox.read(options), (rows) => Effect.sync(() => read.push(rows.length)))
+          }
+        },
+        settings
+      })
+      yield* askUntil({ clock: "test" }, "all are sent", Outbox.state, ({ waiting }) => waiting === 0)
+      const [first, ...later] = read.filter((rows) => rows > 0)
+      assert.strictEqual(first, 64)
+      assert.isAtMost(Math.max(...later) * large, 8 * 1024 * 1024)
     }).pipe(Effect.scoped, Effect.provide(Memory.layer)))
 })
