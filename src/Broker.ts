@@ -360,6 +360,24 @@ export class AuthenticationFailed
 }
 
 /**
+ * The broker's certificate is signed by nobody who is trusted, has expired, or
+ * was made for another name.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export class CertificateRejected
+  extends Schema.TaggedError<CertificateRejected>("effect-events/Broker/CertificateRejected")(
+    "CertificateRejected",
+    { address: Schema.String, detail: Schema.String, cause: Schema.Defect() }
+  )
+{
+  override get message() {
+    return `The certificate of the broker at ${this.address} is not accepted: ${this.detail}. Give its authority as \`ssl: { ca }\`, and connect by the name that it was made for.`
+  }
+}
+
+/**
  * A topic or partition does not exist.
  *
  * @category errors
@@ -467,6 +485,7 @@ export class Fenced extends Schema.TaggedError<Fenced>("effect-events/Broker/Fen
 export type BrokerErrorReason =
   | Unreachable
   | AuthenticationFailed
+  | CertificateRejected
   | UnknownTopic
   | NotAllowed
   | Refused
@@ -483,6 +502,7 @@ export type BrokerErrorReason =
 export const BrokerErrorReason = Schema.Union([
   Unreachable,
   AuthenticationFailed,
+  CertificateRejected,
   UnknownTopic,
   NotAllowed,
   Refused,

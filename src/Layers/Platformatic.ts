@@ -93,7 +93,8 @@ export const features = {
  * **Details**
  *
  * Fails within `connectTimeout` with reason `Unreachable` if no broker
- * answers, and with `AuthenticationFailed` if the login is refused or missing.
+ * answers, with `AuthenticationFailed` if the login is refused or missing, and
+ * with `CertificateRejected` if TLS finds no broker that it trusts.
  *
  * @category constructors
  * @since 0.1.0

@@ -14,7 +14,13 @@ export const archiveClasses = async (kafka: Distribution): Promise<void> => {
   const partial = `${kafka.classArchive}-${process.pid}`
   const folder = await temporaryFolder("kafka-classes")
   try {
-    const address = { id: 1, port: await freePort(), controllerPort: await freePort(), saslPort: undefined }
+    const address = {
+      id: 1,
+      port: await freePort(),
+      controllerPort: await freePort(),
+      saslPort: undefined,
+      tlsPort: undefined
+    }
     const node = await makeNode({
       kafka,
       address,

@@ -9,11 +9,12 @@
  * await cluster.stop()
  * ```
  */
-import { rm } from "node:fs/promises"
+import { mkdir, rm } from "node:fs/promises"
 import { join } from "node:path"
 import type { LaunchOptions } from "../child.ts"
 import { freePort } from "../ports.ts"
 import { temporaryFolder } from "../temporaryFolder.ts"
+import { makeCertificate } from "./certificate.ts"
 import { archiveClasses } from "./classArchive.ts"
 import { distribution } from "./distribution.ts"
 import { type KafkaNode, makeNode } from "./node.ts"
@@ -27,6 +28,8 @@ export interface KafkaOptions {
   readonly dataDir?: string | undefined
   /** Adds a listener that asks for a name and a password (`saslUser` in properties.ts). */
   readonly sasl?: boolean | undefined
+  /** Adds a listener that speaks TLS and asks for the same. */
+  readonly tls?: boolean | undefined
   /** Whoever comes by the SASL listener needs a grant for everything. Default: everybody may do everything. */
   readonly acls?: boolean | undefined
   /** `"detached"`: outlives this process. Default: `"parent"`. */
@@ -37,6 +40,10 @@ export interface KafkaCluster {
   readonly brokers: Array<string>
   /** Addresses that ask for a password; empty without `sasl`. */
   readonly saslBrokers: Array<string>
+  /** Addresses that speak TLS; empty without `tls`. */
+  readonly tlsBrokers: Array<string>
+  /** What clients of those have to trust, as PEM; `undefined` without `tls`. */
+  readonly ca: string | undefined
   readonly nodes: ReadonlyArray<KafkaNode>
   readonly dataDir: string
   /** Ends all nodes at once, without handing anything over. */
@@ -49,6 +56,8 @@ export const startKafka = async (options: KafkaOptions = {}): Promise<KafkaClust
   const temporary = options.dataDir === undefined ? await temporaryFolder("kafka") : undefined
   const dataDir = temporary ?? options.dataDir!
   const cluster = await chooseAddresses(options)
+  await mkdir(dataDir, { recursive: true })
+  const certificate = options.tls ? await makeCertificate(dataDir) : undefined
   const nodes = await Promise.all(
     cluster.map((address) =>
       makeNode({
@@ -57,6 +66,7 @@ export const startKafka = async (options: KafkaOptions = {}): Promise<KafkaClust
         cluster,
         folder: join(dataDir, `node-${address.id}`),
         acls: options.acls,
+        certificate,
         lifetime: options.lifetime ?? "parent",
         temporaryFolder: temporary
       })
@@ -76,12 +86,17 @@ export const startKafka = async (options: KafkaOptions = {}): Promise<KafkaClust
   }
   return {
     brokers: nodes.map((node) => node.broker),
-    saslBrokers: cluster.flatMap(({ saslPort }) => saslPort === undefined ? [] : [`127.0.0.1:${saslPort}`]),
+    saslBrokers: addressesOf(cluster.map(({ saslPort }) => saslPort)),
+    tlsBrokers: addressesOf(cluster.map(({ tlsPort }) => tlsPort)),
+    ca: certificate?.ca,
     nodes,
     dataDir,
     stop
   }
 }
+
+const addressesOf = (ports: ReadonlyArray<number | undefined>): Array<string> =>
+  ports.flatMap((port) => port === undefined ? [] : [`127.0.0.1:${port}`])
 
 const chooseAddresses = (options: KafkaOptions): Promise<Array<NodeAddress>> =>
   Promise.all(
@@ -89,6 +104,7 @@ const chooseAddresses = (options: KafkaOptions): Promise<Array<NodeAddress>> =>
       id: index + 1,
       port: (index === 0 ? options.port : undefined) ?? await freePort(),
       controllerPort: await freePort(),
-      saslPort: options.sasl ? await freePort() : undefined
+      saslPort: options.sasl ? await freePort() : undefined,
+      tlsPort: options.tls ? await freePort() : undefined
     }))
   )

@@ -5,6 +5,7 @@ import { join } from "node:path"
 import { promisify } from "node:util"
 import { type Child, launch, type LaunchOptions } from "../child.ts"
 import { waitUntil } from "../waitUntil.ts"
+import type { Certificate } from "./certificate.ts"
 import { type Distribution, javaArgs } from "./distribution.ts"
 import { answers } from "./handshake.ts"
 import { type NodeAddress, serverProperties } from "./properties.ts"
@@ -33,6 +34,7 @@ export interface NodeOptions {
   readonly cluster: ReadonlyArray<NodeAddress>
   readonly folder: string
   readonly acls?: boolean | undefined
+  readonly certificate?: Certificate | undefined
   readonly lifetime: LaunchOptions["lifetime"]
   readonly temporaryFolder: string | undefined
   readonly jvmArgs?: ReadonlyArray<string> | undefined
@@ -47,7 +49,7 @@ export const makeNode = async (options: NodeOptions): Promise<KafkaNode> => {
   const broker = `127.0.0.1:${address.port}`
   const properties = join(folder, "server.properties")
   await mkdir(folder, { recursive: true })
-  await writeFile(properties, serverProperties(address, options.cluster, join(folder, "log"), options.acls))
+  await writeFile(properties, serverProperties(address, options.cluster, join(folder, "log"), options))
   await run(
     "java",
     javaArgs(kafka, "kafka.tools.StorageTool", [

@@ -1,26 +1,39 @@
 /** The `server.properties` of one node: broker and controller in one process. */
+import type { Certificate } from "./certificate.ts"
+
 export interface NodeAddress {
   readonly id: number
   readonly port: number
   readonly controllerPort: number
   /** Present when the cluster has a listener that asks for a password. */
   readonly saslPort: number | undefined
+  /** Present when the cluster has a listener that speaks TLS and asks for a password. */
+  readonly tlsPort: number | undefined
 }
 
-/** Who may use the SASL listener. */
+/** Who may use the SASL and TLS listeners. */
 export const saslUser = { username: "alice", password: "alice-secret" } as const
 
 export const serverProperties = (
   node: NodeAddress,
   nodes: ReadonlyArray<NodeAddress>,
   logFolder: string,
-  acls = false
+  { acls = false, certificate }: {
+    readonly acls?: boolean | undefined
+    /** Required with a `tlsPort`. */
+    readonly certificate?: Certificate | undefined
+  }
 ): string => {
+  const login =
+    `org.apache.kafka.common.security.plain.PlainLoginModule required user_${saslUser.username}="${saslUser.password}";`
   const replicas = nodes.length
   const inSync = Math.max(1, replicas - 1)
   const listeners = [`PLAIN://127.0.0.1:${node.port}`]
   if (node.saslPort !== undefined) {
     listeners.push(`SASL://127.0.0.1:${node.saslPort}`)
+  }
+  if (node.tlsPort !== undefined) {
+    listeners.push(`TLS://127.0.0.1:${node.tlsPort}`)
   }
   return Object.entries({
     "process.roles": "broker,controller",
@@ -30,10 +43,17 @@ export const serverProperties = (
     "inter.broker.listener.name": "PLAIN",
     "listeners": [...listeners, `CONTROLLER://127.0.0.1:${node.controllerPort}`].join(","),
     "advertised.listeners": listeners.join(","),
-    "listener.security.protocol.map": "PLAIN:PLAINTEXT,CONTROLLER:PLAINTEXT,SASL:SASL_PLAINTEXT",
+    "listener.security.protocol.map": "PLAIN:PLAINTEXT,CONTROLLER:PLAINTEXT,SASL:SASL_PLAINTEXT,TLS:SASL_SSL",
     "sasl.enabled.mechanisms": "PLAIN",
-    "listener.name.sasl.plain.sasl.jaas.config":
-      `org.apache.kafka.common.security.plain.PlainLoginModule required user_${saslUser.username}="${saslUser.password}";`,
+    "listener.name.sasl.plain.sasl.jaas.config": login,
+    "listener.name.tls.plain.sasl.jaas.config": login,
+    ...(certificate === undefined
+      ? {}
+      : {
+        "ssl.keystore.type": "PKCS12",
+        "ssl.keystore.location": certificate.keystore,
+        "ssl.keystore.password": certificate.password
+      }),
     "log.dirs": logFolder,
     // Those of the plain listener may do everything, the SASL user only what it is granted.
     ...(acls

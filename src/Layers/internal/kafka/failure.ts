@@ -25,7 +25,17 @@ export class KafkaFailure extends Data.TaggedError("KafkaFailure")<{
   readonly transient: boolean
   /** The login was refused. */
   readonly authentication: boolean
+  /** The broker's certificate is not accepted. */
+  readonly certificate?: boolean | undefined
+  /** The broker took the connection, and closed it before it said anything. */
+  readonly closed?: boolean | undefined
 }> {}
+
+/** What Node.js calls a certificate that it does not accept: OpenSSL's verify errors, and its own of names. */
+export const isCertificateCode = (code: unknown): boolean =>
+  typeof code === "string" &&
+  /^(CERT_|UNABLE_TO_|DEPTH_ZERO_SELF_SIGNED_CERT|SELF_SIGNED_CERT_IN_CHAIN|ERR_TLS_CERT_|HOSTNAME_MISMATCH|INVALID_CA|PATH_LENGTH_EXCEEDED|INVALID_PURPOSE)/
+    .test(code)
 
 /** What we say ourselves, in the words of the protocol. */
 export const protocolFailure = (

@@ -7,7 +7,7 @@
  *
  * The insight: a listener that wants a login takes the connection and closes it
  * at a request. Clients call that a connection error that may pass, and would
- * try again for ever.
+ * try again for ever; and so they call a certificate that is not accepted.
  */
 import * as Effect from "effect/Effect"
 import * as Broker from "../../../Broker.ts"
@@ -32,6 +32,17 @@ export type Knock = (first: number) => Effect.Effect<Finding>
 const authenticationFailed = (settings: Settings, detail: string, failure: KafkaFailure) =>
   brokerError(new Broker.AuthenticationFailed({ address: settings.address, detail, cause: failure.error }))
 
+const certificateRejected = (settings: Settings, { detail, error }: KafkaFailure) =>
+  brokerError(new Broker.CertificateRejected({ address: settings.address, detail, cause: error }))
+
+/** Why a broker may close a connection before it says anything. */
+const suspicion = ({ ssl }: Settings, { closed }: KafkaFailure): string =>
+  closed !== true
+    ? ""
+    : ssl === false
+    ? "; one that wants TLS does that, and `ssl` is not set"
+    : "; one without TLS does that, and `ssl` is set"
+
 /**
  * One that takes the connection and says nothing leaves time for others; but
  * not for all of a long list, since a slow one needs time, too.
@@ -55,6 +66,7 @@ export const firstConnect = Effect.fnUntraced(function*(
 ): Effect.fn.Return<void, Broker.BrokerError> {
   let tries = 0
   let closed = 0
+  let untrusted = 0
   let last: KafkaFailure = noAnswer
   const loop = Effect.gen(function*() {
     for (;;) {
@@ -62,12 +74,16 @@ export const firstConnect = Effect.fnUntraced(function*(
       if (finding._tag === "Welcome") return
       last = finding.failure
       if (finding._tag === "Refused") return yield* authenticationFailed(settings, last.detail, last)
+      // Another one may have its certificate in order.
+      if (last.certificate === true && ++untrusted >= settings.brokers.length) {
+        return yield* certificateRejected(settings, last)
+      }
       if (
         finding._tag === "ClosedAfterGreeting" && settings.sasl === undefined && ++closed >= 2 * settings.brokers.length
       ) {
-        const detail =
-          "it closes the connection after the greeting, so it probably wants a login, and `sasl` is not set"
-        return yield* authenticationFailed(settings, detail, last)
+        const tls = settings.ssl === false ? " or TLS (`ssl` is not set)" : ""
+        const detail = "it closes the connection after the greeting, so it probably wants a login (`sasl` is not set)"
+        return yield* authenticationFailed(settings, detail + tls, last)
       }
       yield* Effect.sleep(250)
     }
@@ -76,7 +92,9 @@ export const firstConnect = Effect.fnUntraced(function*(
     Effect.fail(brokerError(
       new Broker.Unreachable({
         address: settings.address,
-        tried: `${tries} attempts in ${settings.connectTimeout} ms, the last: ${last.detail}`,
+        tried: `${tries} attempts in ${settings.connectTimeout} ms, the last: ${last.detail}${
+          suspicion(settings, last)
+        }`,
         cause: last.error
       })
     ))

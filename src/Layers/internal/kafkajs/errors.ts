@@ -8,7 +8,7 @@
  * of the wrapper tells only that KafkaJS has given up.
  */
 import * as Effect from "effect/Effect"
-import { isAuthenticationType, isTransientType, KafkaFailure } from "../kafka/failure.ts"
+import { isAuthenticationType, isCertificateCode, isTransientType, KafkaFailure } from "../kafka/failure.ts"
 
 interface KafkaJsError {
   readonly name?: string
@@ -56,7 +56,7 @@ const retriableKinds = new Set([
 /** What KafkaJS threw, and what it means. */
 export const failureOf = (error: unknown): KafkaFailure => {
   const inner = innermost(error)
-  const { message, name, partition, retriable, topic } = inner
+  const { code, message, name, partition, retriable, topic } = inner
   const kind = name ?? "Error"
   const type = typeOf(inner)
   const unanswered = type === undefined && /Connection|RequestTimeout|LockTimeout|BrokerNotFound/.test(kind)
@@ -73,7 +73,9 @@ export const failureOf = (error: unknown): KafkaFailure => {
     unsent,
     transient: !authentication && (unanswered || unsent || retriable === true || retriableKinds.has(kind) ||
       (type !== undefined && isTransientType(type))),
-    authentication
+    authentication,
+    certificate: isCertificateCode(code),
+    closed: kind === "KafkaJSConnectionClosedError" || code === "ECONNRESET"
   })
 }
 

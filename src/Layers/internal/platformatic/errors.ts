@@ -5,11 +5,13 @@
  *
  * The insight: the error that says something lies two or three deep, as one of
  * `errors` or as a `cause`. One of the protocol has an `apiId`; a refused login
- * is the cause of a failed connection, which calls itself retriable.
+ * is the cause of a failed connection, which calls itself retriable. A
+ * connection that breaks while it logs in, or while TLS begins, is told as a
+ * refused login, or a wrong use of the client, with the break as its cause.
  */
 import * as Effect from "effect/Effect"
 import type { TopicPartition } from "../../../Broker.ts"
-import { isAuthenticationType, isTransientType, KafkaFailure } from "../kafka/failure.ts"
+import { isAuthenticationType, isCertificateCode, isTransientType, KafkaFailure } from "../kafka/failure.ts"
 
 interface ClientError {
   readonly name?: string
@@ -33,7 +35,13 @@ const layers = (error: unknown, depth = 0): ReadonlyArray<ClientError> => {
 }
 
 const network = "PLT_KFK_NETWORK"
+const silence = "PLT_KFK_TIMEOUT"
+/** Of Node.js: the other side has closed the socket. */
+const reset = "ECONNRESET"
 
+/** Whether the error has this code, and no broken connection as its cause. */
+const isItself = (error: ClientError, code: string): boolean =>
+  error.code === code && !layers(error).some(({ code }) => code === network || code === silence || code === reset)
 /** What the client threw, and what it means; `subject` is what was asked about. */
 export const failureOf = (error: unknown, subject?: TopicPartition): KafkaFailure => {
   const all = layers(error)
@@ -41,11 +49,11 @@ export const failureOf = (error: unknown, subject?: TopicPartition): KafkaFailur
   // What a broker says of single records comes first and has no code of its own; what counts is the batch's.
   const protocol = ofProtocol.find(({ path }) => !path?.includes("/record_errors/")) ?? ofProtocol[0]
   const type = protocol?.apiId
-  const authentication = all.some(({ code }) => code === "PLT_KFK_AUTHENTICATION") ||
+  const authentication = all.some((error) => isItself(error, "PLT_KFK_AUTHENTICATION")) ||
     (type !== undefined && isAuthenticationType(type))
-  const misused = all.find(({ code }) => code === "PLT_KFK_USER")
+  const misused = all.find((error) => isItself(error, "PLT_KFK_USER"))
   const unanswered = type === undefined && !authentication && misused === undefined &&
-    all.some(({ code }) => code === network || code === "PLT_KFK_TIMEOUT")
+    all.some(({ code }) => code === network || code === silence)
   const telling = protocol ?? misused ?? all.at(-1)
   return new KafkaFailure({
     error,
@@ -55,7 +63,9 @@ export const failureOf = (error: unknown, subject?: TopicPartition): KafkaFailur
     unanswered,
     unsent: false,
     transient: !authentication && (unanswered || (type !== undefined && isTransientType(type))),
-    authentication
+    authentication,
+    certificate: all.some(({ code }) => isCertificateCode(code)),
+    closed: telling?.code === reset || telling?.message === "Connection closed"
   })
 }
 
