@@ -42,6 +42,7 @@ const reset = "ECONNRESET"
 /** Whether the error has this code, and no broken connection as its cause. */
 const isItself = (error: ClientError, code: string): boolean =>
   error.code === code && !layers(error).some(({ code }) => code === network || code === silence || code === reset)
+
 /** What the client threw, and what it means; `subject` is what was asked about. */
 export const failureOf = (error: unknown, subject?: TopicPartition): KafkaFailure => {
   const all = layers(error)
