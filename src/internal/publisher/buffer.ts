@@ -17,7 +17,8 @@ export interface Guest {
 
 export class Buffer {
   private held = 0
-  private line: Array<Guest> = []
+  /** In the order in which they came. Many may give up at once, when a broker stays away. */
+  private readonly line = new Set<Guest>()
 
   private fits({ bytes, most }: Guest): boolean {
     return this.held === 0 || this.held + bytes <= most
@@ -30,8 +31,8 @@ export class Buffer {
 
   /** Lets somebody in, at once or as soon as there is room. */
   come(guest: Guest): void {
-    if (guest.most === Infinity || this.line.length === 0 && this.fits(guest)) this.admit(guest)
-    else this.line.push(guest)
+    if (guest.most === Infinity || this.line.size === 0 && this.fits(guest)) this.admit(guest)
+    else this.line.add(guest)
   }
 
   /** Says that somebody who was in has gone. */
@@ -42,11 +43,15 @@ export class Buffer {
 
   /** Says that somebody does not want in any more. */
   giveUp(guest: Guest): void {
-    this.line = this.line.filter((other) => other !== guest)
+    this.line.delete(guest)
     this.advance()
   }
 
   private advance(): void {
-    while (this.line.length > 0 && this.fits(this.line[0]!)) this.admit(this.line.shift()!)
+    for (const guest of this.line) {
+      if (!this.fits(guest)) return
+      this.line.delete(guest)
+      this.admit(guest)
+    }
   }
 }
