@@ -138,7 +138,8 @@ const writeHeader = (writer: Writer, name: string, value: Bytes): void => {
 
 const writeRecord = (writer: Writer, { headers, key, value }: Broker.ProducerRecord, index: number): void => {
   // Attributes, and the difference of the timestamps.
-  writer.zeros(2)
+  writer.number(0)
+  writer.number(0)
   writer.number(index)
   writer.sized(key)
   writer.sized(value)
